@@ -1,0 +1,129 @@
+"""A tiled dataset on disk: its files, and where each record of each slide lies.
+
+<root>/schema.json            how to read the records
+<root>/split.csv              the split manifest that was tiled
+<root>/records/<split>/<image_id>-<part>.tfrecord
+<root>/parts.json             every part: slide, split, tiles, bytes, sha256
+<root>/ledger.jsonl, failed_tiles.jsonl, summary.json
+<root>/thumbnails/<image_id>.jpg, and thumbnails.json: level-0 size and downsample of each
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from components.records import storage
+from components.records.errors import InputError, WorkError
+from components.records.ledger import LedgerEntry, read_ledger
+from components.records.manifest import Manifest, Row, read_manifest
+from components.records.schema import DatasetSchema
+from components.records.tfrecord import index_tfrecord
+
+
+@dataclass(frozen=True)
+class Part:
+    """One TFRecord file: `path` is relative to the dataset's root, `sha256` is of its bytes (hex)."""
+
+    path: str
+    image_id: str
+    split: str
+    tiles: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A slide's low-resolution picture: `downsample` level-0 px a thumbnail px; width and height at level 0."""
+
+    path: str
+    downsample: float
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class RecordSpan:
+    """Where the serialised Example of one tile lies: absolute file path, byte offset, byte length."""
+
+    path: str
+    offset: int
+    length: int
+
+
+class TiledDataset:
+    """A finished tiling output, opened for reading.
+
+    Raises:
+        InputError: `root` holds no tiled dataset, or one of another schema version.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = str(root)
+        if storage.stat(self.path("schema.json")) is None:
+            raise InputError("holds no tiled records", where=self.root, mend="run `bagline tile` into it first")
+        self.schema = DatasetSchema.load(self.path("schema.json"))
+        self.manifest: Manifest = read_manifest(self.path("split.csv"))
+        self.parts = [Part(**part) for part in storage.read_json(self.path("parts.json"))]
+
+    def path(self, *names: str) -> str:
+        """The path of a file of this dataset."""
+        return storage.join(self.root, *names)
+
+    @property
+    def ledger(self) -> list[LedgerEntry]:
+        """The ledger, in manifest order."""
+        return read_ledger(self.path("ledger.jsonl"))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """`summary.json`: totals."""
+        return dict(storage.read_json(self.path("summary.json")))
+
+    @property
+    def thumbnails(self) -> dict[str, Thumbnail]:
+        """The thumbnail of each image id that has one."""
+        return {key: Thumbnail(**value) for key, value in storage.read_json(self.path("thumbnails.json")).items()}
+
+    def patients(self, split: str | None = None) -> dict[str, list[Row]]:
+        """Each patient's rows in manifest order, of one split or of all; patients in order of first appearance."""
+        bags: dict[str, list[Row]] = {}
+        for row in self.manifest.rows:
+            if split is None or row.split == split:
+                bags.setdefault(row.patient_id, []).append(row)
+        return bags
+
+    def spans(self, image_id: str) -> list[RecordSpan]:
+        """Where each record of a slide lies, in part and file order; reads the record headers only.
+
+        Raises:
+            WorkError: a part is missing, cut off, or holds another number of records than it should.
+        """
+        spans: list[RecordSpan] = []
+        for part in self.parts:
+            if part.image_id != image_id:
+                continue
+            path = self.path(*part.path.split("/"))
+            if not os.path.exists(path):
+                raise WorkError("is missing", where=path, mend="run the tiling step again")
+            found = index_tfrecord(path)
+            if len(found) != part.tiles:
+                raise WorkError(
+                    f"holds {len(found)} records, not {part.tiles}", where=path, mend="run the tiling step again"
+                )
+            spans += [RecordSpan(path, offset, length) for offset, length in found]
+        return spans
+
+
+def write_parts(root: str, parts: list[Part]) -> None:
+    """Writes `parts.json`, sorted by path."""
+    storage.write_json(
+        storage.join(root, "parts.json"), [asdict(part) for part in sorted(parts, key=lambda part: part.path)]
+    )
+
+
+def write_thumbnails(root: str, thumbnails: dict[str, Thumbnail]) -> None:
+    """Writes `thumbnails.json`."""
+    storage.write_json(storage.join(root, "thumbnails.json"), {key: asdict(value) for key, value in thumbnails.items()})
