@@ -40,7 +40,7 @@ def tree_digest(root: str | os.PathLike[str]) -> str:
 
 @functools.cache
 def code_version() -> str:
-    """`<version>+<12 hex digits>`, of the sha256 of the package's own sources: equal for equal code, wherever it lies."""
+    """`<version>+<12 hex digits>` of the sha256 of the package's own sources: equal for equal code, wherever it is."""
     import components
 
     digest = hashlib.sha256()
