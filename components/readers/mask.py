@@ -60,7 +60,7 @@ def _read_picture(path: str) -> NDArray[np.bool_]:
             raise SlideError(f"the mask has {len(picture.getbands())} channels", mend=_MEND)
         if picture.width * picture.height > _MOST_PICTURE_PX:
             raise SlideError("the mask picture is too large to hold", mend="write it as a tiled TIFF")
-        return np.asarray(picture) != 0
+        return np.asarray(np.asarray(picture) != 0)
 
 
 def _read_tiff(path: str, most_px: int) -> NDArray[np.bool_]:

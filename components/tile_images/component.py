@@ -3,7 +3,7 @@
 from kfp import dsl
 
 
-@dsl.component(base_image="bagline-tiling:python3.11", install_kfp_package=False)
+@dsl.component(base_image="bagline-tiling:python3.11", install_kfp_package=False)  # type: ignore[untyped-decorator]
 def tile_images(
     split_manifest: dsl.Input[dsl.Dataset],
     images_root: str,
@@ -14,7 +14,7 @@ def tile_images(
     mpp: float = 0.5,
     level: int = 0,
     stride: int = 0,
-    min_tissue: float = 0.1,
+    min_tissue: float = 0.05,
     max_tiles_per_slide: int = 0,
     tile_sampling: str = "even",
     default_mpp: float = 0.0,
@@ -41,24 +41,24 @@ def tile_images(
         runner=runner,
         workers=workers,
         beam_options=beam_options,
-        parameters=dict(
-            tile_px=tile_px,
-            mpp=mpp,
-            level=level,
-            stride=stride,
-            min_tissue=min_tissue,
-            max_tiles_per_slide=max_tiles_per_slide,
-            tile_sampling=tile_sampling,
-            default_mpp=default_mpp,
-            allow_absurd_mpp=allow_absurd_mpp,
-            mpp_tolerance=mpp_tolerance,
-            max_failed_share=max_failed_share,
-            tile_format=tile_format,
-            jpeg_quality=jpeg_quality,
-            seed=seed,
-            part_bytes=part_bytes,
-            region_tiles=region_tiles,
-        ),
+        parameters={
+            "tile_px": tile_px,
+            "mpp": mpp,
+            "level": level,
+            "stride": stride,
+            "min_tissue": min_tissue,
+            "max_tiles_per_slide": max_tiles_per_slide,
+            "tile_sampling": tile_sampling,
+            "default_mpp": default_mpp,
+            "allow_absurd_mpp": allow_absurd_mpp,
+            "mpp_tolerance": mpp_tolerance,
+            "max_failed_share": max_failed_share,
+            "tile_format": tile_format,
+            "jpeg_quality": jpeg_quality,
+            "seed": seed,
+            "part_bytes": part_bytes,
+            "region_tiles": region_tiles,
+        },
     )
     for name, value in totals.items():
         summary.log_metric(name, value)

@@ -69,5 +69,6 @@ class TileEncoder:
         region = Image.fromarray(self._reader.read_region(*corner, scale.level, width, height))
         if width == height and width % px == 0 and abs(side - width) < 1e-6:
             return np.asarray(region.reduce(width // px))
-        box = (left - x0, top - y0, min(left - x0 + side, width), min(top - y0 + side, height))
-        return np.asarray(region.resize((px, px), Image.Resampling.LANCZOS, box=tuple(max(edge, 0.0) for edge in box)))
+        x1, y1 = max(left - x0, 0.0), max(top - y0, 0.0)
+        box = (x1, y1, min(x1 + side, width), min(y1 + side, height))
+        return np.asarray(region.resize((px, px), Image.Resampling.LANCZOS, box=box))

@@ -24,14 +24,15 @@ def lay_axis(length: int, px: int, stride: int, scale: float) -> NDArray[np.int6
     if last < 0:
         return np.zeros(0, np.int64)
     corners = np.rint(np.arange(math.floor(last / stride) + 1) * stride * scale).astype(np.int64)
-    return corners[corners + side <= length]
+    return np.asarray(corners[corners + side <= length])
 
 
 def lay_grid(width: int, height: int, scale: Scale, parameters: TilingParameters) -> Tiles:
     """Every whole tile of a slide in rows from the upper-left corner, tissue 0 and no label.
 
     Args:
-        width, height: level-0 px.
+        width: level-0 px.
+        height: level-0 px.
         scale: what a tile covers.
         parameters: of the run.
 
@@ -73,7 +74,8 @@ def mark_labels(mask: NDArray[np.bool_], width: int, height: int, tiles: Tiles, 
 
     Args:
         mask: bool, shape [mask height, mask width].
-        width, height: of the slide, level-0 px.
+        width: of the slide, level-0 px.
+        height: of the slide, level-0 px.
         tiles: records of `TILE`.
         side: level-0 px of a tile.
     """

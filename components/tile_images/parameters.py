@@ -40,7 +40,7 @@ class TilingParameters:
     mpp: float = 0.5
     level: int = 0
     stride: int = 0
-    min_tissue: float = 0.1
+    min_tissue: float = 0.05
     max_tiles_per_slide: int = 0
     tile_sampling: str = "even"
     default_mpp: float = 0.0

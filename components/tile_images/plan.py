@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from components.readers.mask import read_mask
 from components.readers.open_slide import open_slide
-from components.readers.protocol import Picture, SlideReader
+from components.readers.protocol import Picture
 from components.records import storage
-from components.records.errors import SlideError
+from components.records.errors import BaglineError, SlideError
 from components.records.provenance import file_digest
 from components.tile_images import grid
 from components.tile_images.parameters import TilingParameters
-from components.tile_images.scale import Scale, choose_scale, resolve_mpp
-from components.tile_images.tissue import tissue_mask
+from components.tile_images.scale import Scale, check_mpp, choose_scale, resolve_mpp
+from components.tile_images.tissue import Mask, tissue_mask
 
 PLAN_VERSION = "1"
 THUMBNAIL_PX = 1024
@@ -132,101 +133,145 @@ def plan_key(task: SlideTask, digest: str, mask_digest: str, parameters: TilingP
     return sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def fail_plan(task: SlideTask, parameters: TilingParameters, reason: str, seconds: float = 0.0) -> SlidePlan:
+@dataclass
+class SlideFacts:
+    """What is known of a slide, filled in as it is looked at, so that a slide that fails keeps it."""
+
+    digest: str = ""
+    mask_digest: str = ""
+    reader: str = ""
+    mpp: float | None = None
+    mpp_source: str = "unknown"
+
+
+def fail_plan(
+    task: SlideTask, parameters: TilingParameters, reason: str, facts: SlideFacts | None = None, seconds: float = 0.0
+) -> SlidePlan:
     """The plan of a slide that can't be tiled."""
-    key = plan_key(task, "", "", parameters)
-    mpp, source = (None, "unknown") if task.mpp is None else (task.mpp, "manifest")
-    stamps = stamp_files(task)
+    facts = facts or SlideFacts()
     return SlidePlan(
-        key, task.image_id, stamps, "failed", reason, mpp=mpp, mpp_source=source, seconds=round(seconds, 3)
+        key=plan_key(task, facts.digest, facts.mask_digest, parameters),
+        image_id=task.image_id,
+        stamps=stamp_files(task),
+        status="failed",
+        reason=reason,
+        seconds=round(seconds, 3),
+        **asdict(facts),
     )
 
 
 def plan_slide(task: SlideTask, parameters: TilingParameters, out: str) -> SlidePlan:
     """Looks at a slide at low resolution and decides its tiles; stores the plan and the thumbnail.
 
+    A slide that can't be tiled has a plan of status `failed` with the reason.
+
     Raises:
-        SlideError: the slide or its mask can't be read, or its resolution does not do.
+        BaglineError: the output can't be written.
     """
     start = time.perf_counter()
-    if task.problem:
-        raise SlideError(task.problem)
-    stamps = stamp_files(task)
-    with storage.local_copy(task.image) as image:
-        info = storage.stat(task.image)
-        if info is None:
-            raise SlideError("there is no such file", mend="check image_path")
-        digest = info.digest or file_digest(image)
-        reader = open_slide(image)
-        try:
-            plan, tiles = _plan_open_slide(task, parameters, out, reader, digest, stamps)
-        finally:
-            reader.close()
-    plan = SlidePlan(**{**vars(plan), "seconds": round(time.perf_counter() - start, 3)})
+    facts = SlideFacts()
+    tiles = None
+    try:
+        plan, tiles = _plan(task, parameters, out, facts)
+        plan = replace(plan, seconds=round(time.perf_counter() - start, 3))
+    except SlideError as error:
+        plan = fail_plan(task, parameters, str(error), facts, time.perf_counter() - start)
+    except BaglineError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one slide must not end the run; the ledger tells what it was
+        reason = f"{type(error).__name__}: {error}"
+        plan = fail_plan(task, parameters, reason, facts, time.perf_counter() - start)
     save_plan(out, plan, tiles)
     return plan
 
 
-def _plan_open_slide(
-    task: SlideTask,
-    parameters: TilingParameters,
-    out: str,
-    reader: SlideReader,
-    digest: str,
-    stamps: dict[str, list[int | str]],
-) -> tuple[SlidePlan, grid.Tiles]:
-    mpp, source = resolve_mpp(task.mpp, reader.mpp, parameters)
-    scale = choose_scale(reader.downsamples, mpp, parameters)
-    tiles = grid.lay_grid(reader.width, reader.height, scale, parameters)
-    downsample = choose_downsample(reader.width, reader.height, scale.side)
-    picture = reader.read_low_resolution(downsample)
+def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideFacts) -> tuple[SlidePlan, grid.Tiles]:
+    if task.problem:
+        raise SlideError(task.problem)
+    stamps = stamp_files(task)
+    info = storage.stat(task.image)
+    if info is None:
+        raise SlideError("there is no such file", mend="check image_path")
+    with storage.local_copy(task.image) as image:
+        facts.digest = info.digest or file_digest(image)
+        with contextlib.closing(open_slide(image)) as reader:
+            facts.reader = reader.name
+            facts.mpp, facts.mpp_source = resolve_mpp(task.mpp, reader.mpp, parameters)
+            check_mpp(facts.mpp, facts.mpp_source, parameters)
+            scale = choose_scale(reader.downsamples, facts.mpp, parameters)
+            downsample = choose_downsample(reader.width, reader.height, scale.side)
+            picture = reader.read_low_resolution(downsample)
     tissue = tissue_mask(picture)
-    mask_digest = ""
-    if len(tiles):
-        tiles["tissue"] = grid.measure_share(tissue, downsample, tiles, scale.side)
-    whole_tiles = len(tiles)
-    tiles = tiles[(tiles["tissue"] > 0) & (tiles["tissue"] >= np.float32(parameters.min_tissue))]
-    with_tissue = len(tiles)
-    tiles = grid.sample_tiles(tiles, parameters, task.image_id)
+    size = reader.width, reader.height
+    tiles, details = choose_tiles(task, parameters, scale, size, tissue, downsample)
     if task.mask:
-        with storage.local_copy(task.mask) as mask_path:
-            marked = read_mask(mask_path)
-            mask_digest = file_digest(mask_path)
-        check_mask_shape(marked.shape, reader.width, reader.height)
-        tiles["label"] = grid.mark_labels(marked, reader.width, reader.height, tiles, scale.side)
-    reason = ""
-    if not whole_tiles:
-        reason = f"{reader.width} × {reader.height} px is smaller than one tile of {scale.side} px"
-    elif not len(tiles):
-        reason = "no tissue" if not tissue.any() else f"no tile holds {parameters.min_tissue:g} of tissue"
+        tiles["label"], facts.mask_digest = label_tiles(task, size, tiles, scale.side)
+    reason = explain_empty(size, scale, details, bool(tissue.any()), parameters)
     plan = SlidePlan(
-        key=plan_key(task, digest, mask_digest, parameters),
+        key=plan_key(task, facts.digest, facts.mask_digest, parameters),
         image_id=task.image_id,
         stamps=stamps,
         status="empty" if reason else "tiled",
         reason=reason,
-        digest=digest,
-        mask_digest=mask_digest,
-        reader=reader.name,
-        mpp=mpp,
-        mpp_source=source,
         scale=scale,
         tiles=len(tiles),
         regions=grid.count_regions(len(tiles), parameters),
-        thumbnail=save_thumbnail(out, task.image_id, picture, downsample, reader),
-        details={
-            "width": reader.width,
-            "height": reader.height,
-            "level": scale.level,
-            "tile_mpp": scale.mpp,
-            "resampled": not scale.native,
-            "tissue_share": round(float(tissue.mean()), 6),
-            "tiles_grid": whole_tiles,
-            "tiles_without_tissue": whole_tiles - with_tissue,
-            "tiles_not_sampled": with_tissue - len(tiles),
-        },
+        thumbnail=save_thumbnail(out, task.image_id, picture, downsample, size),
+        details=details,
+        **asdict(facts),
     )
     return plan, tiles
+
+
+def choose_tiles(
+    task: SlideTask,
+    parameters: TilingParameters,
+    scale: Scale,
+    size: tuple[int, int],
+    tissue: Mask,
+    downsample: float,
+) -> tuple[grid.Tiles, dict[str, Any]]:
+    """The tiles of a slide that are to be cut, and the counts that tell where the others went."""
+    tiles = grid.lay_grid(*size, scale, parameters)
+    whole = len(tiles)
+    tiles["tissue"] = grid.measure_share(tissue, downsample, tiles, scale.side)
+    tiles = tiles[(tiles["tissue"] > 0) & (tiles["tissue"] >= np.float32(parameters.min_tissue))]
+    with_tissue = len(tiles)
+    tiles = grid.sample_tiles(tiles, parameters, task.image_id)
+    details = {
+        "width": size[0],
+        "height": size[1],
+        "level": scale.level,
+        "tile_mpp": scale.mpp,
+        "resampled": not scale.native,
+        "tissue_share": round(float(tissue.mean()), 6),
+        "tiles_grid": whole,
+        "tiles_without_tissue": whole - with_tissue,
+        "tiles_not_sampled": with_tissue - len(tiles),
+    }
+    return tiles, details
+
+
+def label_tiles(task: SlideTask, size: tuple[int, int], tiles: grid.Tiles, side: int) -> tuple[NDArray[np.int8], str]:
+    """The label of each tile by the slide's lesion mask, and the mask's digest; raises SlideError for a bad mask."""
+    from components.readers.mask import read_mask
+
+    with storage.local_copy(task.mask) as path:
+        marked = read_mask(path)
+        digest = file_digest(path)
+    check_mask_shape(marked.shape, *size)
+    return grid.mark_labels(marked, *size, tiles, side), digest
+
+
+def explain_empty(
+    size: tuple[int, int], scale: Scale, details: dict[str, Any], tissue: bool, parameters: TilingParameters
+) -> str:
+    """Why a slide has no tile, or nothing where it has."""
+    if not details["tiles_grid"]:
+        return f"{size[0]} × {size[1]} px is smaller than one tile of {scale.side} px"
+    if details["tiles_without_tissue"] < details["tiles_grid"]:
+        return ""
+    return f"no tile holds {parameters.min_tissue:g} of tissue" if tissue else "no tissue"
 
 
 def choose_downsample(width: int, height: int, side: int) -> float:
@@ -251,11 +296,13 @@ def check_mask_shape(shape: tuple[int, ...], width: int, height: int) -> None:
         )
 
 
-def save_thumbnail(out: str, image_id: str, picture: Picture, downsample: float, reader: SlideReader) -> dict[str, Any]:
+def save_thumbnail(
+    out: str, image_id: str, picture: Picture, downsample: float, size: tuple[int, int]
+) -> dict[str, Any]:
     """Writes `thumbnails/<image_id>.jpg`, at most 1024 px long, and tells its entry of `thumbnails.json`."""
     factor = math.ceil(max(picture.shape[:2]) / THUMBNAIL_PX)
     path = f"thumbnails/{image_id}.jpg"
     content = io.BytesIO()
     Image.fromarray(picture).reduce(factor).save(content, "JPEG", quality=85)
     storage.write_bytes(storage.join(out, path), content.getvalue())
-    return {"path": path, "downsample": downsample * factor, "width": reader.width, "height": reader.height}
+    return {"path": path, "downsample": downsample * factor, "width": size[0], "height": size[1]}

@@ -33,21 +33,21 @@ class Scale:
 def resolve_mpp(
     manifest_mpp: float | None, file_mpp: float | None, parameters: TilingParameters
 ) -> tuple[float | None, str]:
-    """µm/px at level 0 and where it came from: manifest, else file, else default, else unknown.
-
-    Raises:
-        SlideError: it is outside 0.05–40 µm/px and `allow_absurd_mpp` is off.
-    """
+    """µm/px at level 0 and where it came from: manifest, else file, else default, else unknown."""
     for mpp, source in ((manifest_mpp, "manifest"), (file_mpp, "file"), (parameters.default_mpp or None, "default")):
-        if mpp is None:
-            continue
-        if not (ABSURD_BELOW <= mpp <= ABSURD_ABOVE or parameters.allow_absurd_mpp):
-            raise SlideError(
-                f"{mpp:.6g} µm/px from the {source} is outside {ABSURD_BELOW}–{ABSURD_ABOVE:g}",
-                mend="give mpp in the manifest, or allow_absurd_mpp",
-            )
-        return mpp, source
+        if mpp is not None:
+            return mpp, source
     return None, "unknown"
+
+
+def check_mpp(mpp: float | None, source: str, parameters: TilingParameters) -> None:
+    """Raises SlideError where a resolution is outside 0.05–40 µm/px and `allow_absurd_mpp` is off."""
+    if mpp is None or parameters.allow_absurd_mpp or ABSURD_BELOW <= mpp <= ABSURD_ABOVE:
+        return
+    raise SlideError(
+        f"{mpp:.6g} µm/px from the {source} is outside {ABSURD_BELOW}–{ABSURD_ABOVE:g}",
+        mend="give mpp in the manifest, or allow_absurd_mpp",
+    )
 
 
 def choose_scale(downsamples: tuple[float, ...], mpp: float | None, parameters: TilingParameters) -> Scale:

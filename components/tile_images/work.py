@@ -28,19 +28,13 @@ def plan_or_record(task: SlideTask, parameters: TilingParameters, out: str) -> l
     Raises:
         BaglineError: the output can't be written; everything else is recorded in the slide's plan.
     """
-    try:
-        plan = find_plan(task, parameters, out) or plan_slide(task, parameters, out)
-        if not plan.tiles:
-            return []
-        regions = make_regions(task, plan, load_tiles(out, task.image_id), parameters)
-    except SlideError as error:
-        return lose_slide(task, parameters, out, str(error))
-    except BaglineError:
-        raise
-    except Exception as error:  # noqa: BLE001 - one slide must not end the run; the ledger tells what it was
-        return lose_slide(task, parameters, out, f"{type(error).__name__}: {error}")
-    done = {region.index for region in regions if _is_done(region, out)}
-    return [region for region in regions if region.index not in done]
+    plan = find_plan(task, parameters, out) or plan_slide(task, parameters, out)
+    if plan.status == "failed":
+        logger.warning("slide %s failed: %s", task.image_id, plan.reason)
+    if not plan.tiles:
+        return []
+    regions = make_regions(task, plan, load_tiles(out, task.image_id), parameters)
+    return [region for region in regions if not _is_done(region, out)]
 
 
 def find_plan(task: SlideTask, parameters: TilingParameters, out: str) -> SlidePlan | None:
