@@ -48,7 +48,8 @@ def read_mask(path: str, most_px: int = MOST_PX) -> NDArray[np.bool_]:
         KeyError,
         Image.DecompressionBombError,
     ) as error:
-        raise SlideError(f"the mask can't be read ({type(error).__name__}: {error})", mend=_MEND) from None
+        told = str(error).replace(path, os.path.basename(path))
+        raise SlideError(f"the mask can't be read ({type(error).__name__}: {told})", mend=_MEND) from None
 
 
 def _read_picture(path: str) -> NDArray[np.bool_]:
@@ -75,7 +76,7 @@ def _read_tiff(path: str, most_px: int) -> NDArray[np.bool_]:
             if segment is None:
                 continue
             block = np.asarray(segment).reshape(segment.shape[-3], segment.shape[-2])[: shape[1], : shape[2]] != 0
-            top, left = int(place[3]), int(place[4])
+            top, left = int(place[2]), int(place[3])
             if factor == 1:
                 marked[top : top + block.shape[0], left : left + block.shape[1]] |= block[
                     : height - top, : width - left

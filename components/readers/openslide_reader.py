@@ -15,6 +15,8 @@ from components.readers.protocol import Picture
 from components.records.errors import SlideError
 
 _CHUNK = 2048
+_PIECE = 256
+_MOST_UNREADABLE = 256
 _MICROMETRES = {"inch": 25400.0, "centimeter": 10000.0}
 _Result = TypeVar("_Result")
 
@@ -26,6 +28,9 @@ class OpenSlideReader:
     what was never scanned is white. After a read that failed OpenSlide refuses every further one, so the file
     is opened anew for the next.
 
+    Attributes:
+        unreadable: what the last `read_low_resolution` could not read: left, top, right, bottom, level-0 px.
+
     Raises:
         SlideError: OpenSlide can't open the file.
     """
@@ -35,6 +40,7 @@ class OpenSlideReader:
     def __init__(self, path: str) -> None:
         self._path = path
         self._slide: Any = None
+        self.unreadable: list[tuple[float, float, float, float]] = []
         slide = self._open()
         self.width, self.height = (int(length) for length in slide.dimensions)
         self.downsamples: tuple[float, ...] = tuple(float(downsample) for downsample in slide.level_downsamples)
@@ -76,23 +82,44 @@ class OpenSlideReader:
     def read_low_resolution(self, downsample: float) -> Picture:
         """The whole slide at `downsample` level-0 px a px, area-averaged in chunks of about 2048² px.
 
+        Pieces that can't be read are white here and listed in `unreadable`.
+
         Returns:
             uint8, shape [ceil(height / downsample), ceil(width / downsample), 3].
 
         Raises:
-            SlideError: OpenSlide can't read the slide.
+            SlideError: OpenSlide can't read the slide, or more than a few pieces of it.
         """
         level = max(i for i, own in enumerate(self.downsamples) if i == 0 or own <= downsample * 1.01)
         step = downsample / self.downsamples[level]
         rows, columns = math.ceil(self.height / downsample), math.ceil(self.width / downsample)
-        picture = np.empty((rows, columns, 3), np.uint8)
+        picture = np.full((rows, columns, 3), 255, np.uint8)
+        self.unreadable = []
         chunk = max(1, int(_CHUNK / step))
         for top in range(0, rows, chunk):
-            bottom = min(top + chunk, rows)
             for left in range(0, columns, chunk):
-                right = min(left + chunk, columns)
-                picture[top:bottom, left:right] = self._average(level, step, left, top, right, bottom)
+                box = left, top, min(left + chunk, columns), min(top + chunk, rows)
+                self._fill(picture, level, step, box)
         return picture
+
+    def _fill(self, picture: Picture, level: int, step: float, box: tuple[int, int, int, int]) -> None:
+        """Fills `box` (px of `picture`); where it can't be read, in ever smaller pieces, so that little is lost."""
+        left, top, right, bottom = box
+        try:
+            picture[top:bottom, left:right] = self._average(level, step, *box)
+        except SlideError:
+            longest = max(right - left, bottom - top)
+            if longest <= 1 or longest * step <= _PIECE:
+                scale = step * self.downsamples[level]
+                self.unreadable.append((left * scale, top * scale, right * scale, bottom * scale))
+                whole = len(self.unreadable) * (right - left) * (bottom - top) >= picture.shape[0] * picture.shape[1]
+                if whole or len(self.unreadable) > _MOST_UNREADABLE:
+                    raise
+                return
+            half = -(-longest // 2)
+            for y in range(top, bottom, half):
+                for x in range(left, right, half):
+                    self._fill(picture, level, step, (x, y, min(x + half, right), min(y + half, bottom)))
 
     def _average(self, level: int, step: float, left: int, top: int, right: int, bottom: int) -> Picture:
         width, height = self._sizes[level]

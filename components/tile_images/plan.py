@@ -201,7 +201,9 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
             scale = choose_scale(reader.downsamples, facts.mpp, parameters)
             downsample = choose_downsample(reader.width, reader.height, scale.side)
             picture = reader.read_low_resolution(downsample)
+            unreadable = list(getattr(reader, "unreadable", ()))
     tissue = tissue_mask(picture)
+    mark_unreadable(tissue, unreadable, downsample)
     size = reader.width, reader.height
     tiles, details = choose_tiles(task, parameters, scale, size, tissue, downsample)
     if task.mask:
@@ -221,6 +223,13 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
         **asdict(facts),
     )
     return plan, tiles
+
+
+def mark_unreadable(tissue: Mask, unreadable: list[tuple[float, float, float, float]], downsample: float) -> None:
+    """Counts what could not be looked at as tissue, so that its tiles are tried, and recorded where they are lost."""
+    for left, top, right, bottom in unreadable:
+        rows = slice(math.floor(top / downsample), math.ceil(bottom / downsample))
+        tissue[rows, math.floor(left / downsample) : math.ceil(right / downsample)] = True
 
 
 def choose_tiles(

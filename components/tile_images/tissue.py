@@ -116,7 +116,10 @@ def find_pen(planes: Planes, grey_range: NDArray[np.uint8], glass: _Floats) -> M
     green_pen = (green >= highest) & (green > red + 25) & (green > blue + 15) & (10 * spread > 3 * highest)
     red_pen = (red >= highest) & (10 * spread > 7 * highest) & (red > 120) & (blue < green + 25)
     black_pen = (highest < 75) & (spread < 30)
-    core = (blue_pen | cyan_pen | green_pen | red_pen | black_pen) & (grey_range <= 3 * _SMOOTH)
+    # opaque ink is neutral in the picture itself, not against tinted glass
+    darkest = _highest(planes)
+    black_pen |= (darkest < 75) & (darkest - _lowest(planes) < 30)
+    core: Mask = (blue_pen | cyan_pen | green_pen | red_pen | black_pen) & (grey_range <= 3 * _SMOOTH)
     if not core.any():
         return core
     solid = _grow(_shrink(_grow(core, 1), 3), 2)
@@ -138,15 +141,15 @@ def _optical_density(plane: NDArray[np.uint8], glass: float) -> _Floats:
 
 def _against_glass(plane: NDArray[np.uint8], glass: float) -> NDArray[np.int16]:
     table = np.clip(np.arange(256) * (245 / max(float(glass), 1)), 0, 255)
-    return table.astype(np.int16)[plane]
+    return np.asarray(table.astype(np.int16)[plane])
 
 
 def _highest(planes: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return np.maximum(np.maximum(planes[0], planes[1]), planes[2])
+    return np.asarray(np.maximum(np.maximum(planes[0], planes[1]), planes[2]))
 
 
 def _lowest(planes: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return np.minimum(np.minimum(planes[0], planes[1]), planes[2])
+    return np.asarray(np.minimum(np.minimum(planes[0], planes[1]), planes[2]))
 
 
 def _blur_planes(picture: Picture) -> Planes:
@@ -158,11 +161,11 @@ def _blur_planes(picture: Picture) -> Planes:
 def _grey_range(picture: Picture) -> NDArray[np.uint8]:
     """The range of grey within 3 × 3 px."""
     grey = np.asarray(Image.fromarray(picture).convert("L"))
-    return _spread(grey, 1, np.maximum) - _spread(grey, 1, np.minimum)
+    return np.asarray(_spread(grey, 1, np.maximum) - _spread(grey, 1, np.minimum))
 
 
 def _spread(plane: NDArray[Any], radius: int, combine: Any) -> NDArray[Any]:
-    """The largest or smallest value within `radius` px, along rows and then columns; the reach about doubles each time."""
+    """The largest or smallest value within `radius` px, along rows and then columns."""
     for axis in (0, 1):
         length = plane.shape[axis]
         reach = 0
