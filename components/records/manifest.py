@@ -208,7 +208,7 @@ def _row_problems(values: dict[str, str]) -> list[str]:
 
 
 class _LineFeeds:
-    """Ends rows with a line feed. csv.writer itself would, but then leaves a lone carriage return in a cell unquoted."""
+    """Ends rows with a line feed; asked for that, csv.writer would leave a carriage return in a cell unquoted."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -270,7 +270,7 @@ def find_images(
         if row.image_path:
             name = str(PurePosixPath(row.image_path))
             if name in files:
-                found[row.image_id] = files[name]
+                found.setdefault(row.image_id, files[name])
             else:
                 problems.append(RowProblem(row.line, f"{row.image_id}: no file {row.image_path}", _MEND_IMAGE))
             continue
@@ -279,7 +279,7 @@ def find_images(
                 by_stem.setdefault(_stem(name), []).append(name)
         names = by_stem.get(row.image_id, [])
         if len(names) == 1:
-            found[row.image_id] = files[names[0]]
+            found.setdefault(row.image_id, files[names[0]])
         elif names:
             fits = name_first(sorted(names), 3)
             problems.append(RowProblem(row.line, f"{row.image_id}: several files fit ({fits})", _MEND_PATH))

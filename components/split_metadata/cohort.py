@@ -180,7 +180,9 @@ def check_previous(manifest: Manifest, cohort: Cohort, previous: Previous) -> li
     ]
 
 
-def group_centers(cohort: Cohort, previous: Previous, options: SplitOptions) -> tuple[list[CenterGroup], list[RowProblem]]:
+def group_centers(
+    cohort: Cohort, previous: Previous, options: SplitOptions
+) -> tuple[list[CenterGroup], list[RowProblem]]:
     """The groups of centers that move together, with their place where an earlier split gives one.
 
     A patient with slides at two centers ties these centers together. A problem tells of centers tied now that
@@ -195,13 +197,12 @@ def group_centers(cohort: Cohort, previous: Previous, options: SplitOptions) -> 
             group.patients[cohort.labels[patient]] += 1
         if patient in previous.patients:
             places[group.centers].add(previous.patients[patient])
-    problems = []
+    problems: list[RowProblem] = []
     for group in groups:
         known = places[group.centers] | {previous.centers[c] for c in group.centers if c in previous.centers}
         if len(known) > 1:
-            text = (
-                f"center {name_first(group.centers, 10)}: was in {' and '.join(sorted(known))}, which a patient now ties"
-            )
+            names = ("centers " if len(group.centers) > 1 else "center ") + name_first(group.centers, 10)
+            text = f"{names} would have to stay in {' and '.join(sorted(known))}, where its patients were"
             problems.append(RowProblem(0, text, "use split_by=patient, or split afresh without previous_split"))
         group.fixed = min(known, default="")
     if not previous.patients:

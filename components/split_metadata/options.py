@@ -48,9 +48,7 @@ class SplitOptions:
         return held_out[ahead] if ahead < len(held_out) else "train"
 
 
-def check_options(
-    split_by: str, val_share: float, test_share: float, folds: int, fold: int, seed: int
-) -> SplitOptions:
+def check_options(split_by: str, val_share: float, test_share: float, folds: int, fold: int, seed: int) -> SplitOptions:
     """Checks the parameters against each other.
 
     With folds, `val_share` and `test_share` only say whether there is such a split: 0 leaves it out.

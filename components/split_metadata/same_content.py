@@ -64,9 +64,17 @@ def find_same_content(rows: Iterable[Row], files: Mapping[str, FileInfo]) -> tup
     for path, sharing in by_path.items():
         if len(sharing) > 1 and path not in inside:
             joined[path] = sharing
-    found = [sorted(group, key=lambda row: row.line) for group in joined.values()]
-    found.sort(key=lambda group: group[0].line)
+    found = [_each_image_once(group) for group in joined.values()]
+    found = sorted((group for group in found if len(group) > 1), key=lambda group: group[0].line)
     return found, sorted(row.image_id for path in unreadable for row in by_path[path])
+
+
+def _each_image_once(rows: list[Row]) -> list[Row]:
+    """In line order; of a doubled image id (which the manifest's own check reports) the first."""
+    first: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: row.line):
+        first.setdefault(row.image_id, row)
+    return list(first.values())
 
 
 def _equal(paths: list[str], key: Callable[[str], Hashable]) -> list[list[str]]:

@@ -81,7 +81,8 @@ def split_metadata(
         out_manifest: CSV to write: the manifest's rows and columns in order, `split` on every row, `fold` with folds.
         out_table: HTML to write.
         split_by: `patient`, or `center` to hold out whole centers; a patient with slides at two centers ties them.
-        val_share, test_share: of each label's patients; 0 leaves that split out (also with folds).
+        val_share: of each label's patients for validation; 0 leaves it out (also with folds).
+        test_share: the same for the test.
         folds: number of folds, or 0 for a split by shares.
         fold: this fold is the test split, the next one val, the rest train.
         seed: of the placement.
@@ -119,8 +120,7 @@ def split_metadata(
     same: list[list[Row]] = []
     unread: list[str] = []
     if known or not problems:
-        rows = {row.image_id: row for row in reversed(source.rows)}.values()
-        same, unread = find_same_content(reversed(list(rows)), images)
+        same, unread = find_same_content(source.rows, images)
         problems += check_same_content(same, lambda row: known.get(row.patient_id), options.unit)
     refuse_rows(manifest, problems)
 
