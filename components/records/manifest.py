@@ -19,6 +19,7 @@ from components.records.schema import SPLITS
 REQUIRED_COLUMNS = ("image_id", "patient_id", "label")
 OPTIONAL_COLUMNS = ("center_id", "image_num", "image_path", "mask_path", "mpp", "split")
 
+_KNOWN_COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 _SPLIT_CELLS = frozenset(("", *SPLITS))
 _LISTED_PROBLEMS = 10_000
 _MEND_IMAGE = "put the images below --images-root or correct the rows"
@@ -147,42 +148,62 @@ def _read_rows(reader: csv._reader, header: list[str]) -> tuple[list[Row], list[
     rows: list[Row] = []
     problems: list[RowProblem] = []
     first_line: dict[str, int] = {}
-    known = [name for name in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) if name in header]
-    places = [(name, header.index(name)) for name in known]
+    known = _KNOWN_COLUMNS
+    places = [header.index(name) if name in header else len(header) for name in known]
     others = [(name, place) for place, name in enumerate(header) if name not in known]
-    absent = dict.fromkeys(OPTIONAL_COLUMNS, "")
     for cells in reader:
         line = reader.line_num
         if len(cells) != len(header):
             if any(cell.strip() for cell in cells):
                 problems.append(RowProblem(line, f"{len(cells)} cells where the header has {len(header)}"))
             continue
-        values = {**absent, **{name: cells[place].strip() for name, place in places}}
-        if not any(values.values()) and not any(cell.strip() for cell in cells):
-            continue
-        found = [RowProblem(line, text) for text in _row_problems(values)]
-        image_id = values["image_id"]
+        cells.append("")  # what a column that is absent holds
+        values = [cells[place].strip() for place in places]
+        found: list[RowProblem] = []
+        if not _is_plain(values):
+            if not any(cell.strip() for cell in cells):
+                continue
+            found = [RowProblem(line, text) for text in _row_problems(dict(zip(known, values, strict=True)))]
+        image_id, patient_id, label, center_id, image_num, image_path, mask_path, mpp, split = values
         before = first_line.setdefault(image_id, line)
         if image_id and before != line:
             found.append(RowProblem(line, f"image_id {image_id} is already on line {before}"))
-        problems += found
-        mpp = values["mpp"]
+        if found:
+            problems += found
         rows.append(
             Row(
                 image_id,
-                values["patient_id"],
-                sys.intern(values["label"]),
+                patient_id,
+                sys.intern(label),
                 line,
-                sys.intern(values["center_id"]),
-                values["image_num"],
-                values["image_path"],
-                values["mask_path"],
-                (_parse_mpp(mpp) if mpp and not found else None),
-                sys.intern(values["split"]),
+                sys.intern(center_id),
+                image_num,
+                image_path,
+                mask_path,
+                _parse_mpp(mpp) if mpp and not found else None,
+                sys.intern(split),
                 {name: cells[place] for name, place in others},
             )
         )
     return rows, problems
+
+
+def _is_plain(values: list[str]) -> bool:
+    """Whether a row is so plain that nothing can be wrong with it: a quick pass over long manifests."""
+    image_id, patient_id, label, center_id, _, image_path, mask_path, mpp, split = values
+    paths = image_path + mask_path
+    return bool(
+        image_id
+        and patient_id
+        and label
+        and not mpp
+        and split in _SPLIT_CELLS
+        and image_id[0] != "."
+        and "/" not in image_id
+        and "\\" not in image_id
+        and (not paths or (".." not in paths and image_path[:1] != "/" and mask_path[:1] != "/"))
+        and (image_id + patient_id + label + center_id).isprintable()
+    )
 
 
 def _row_problems(values: dict[str, str]) -> list[str]:
@@ -222,15 +243,10 @@ def write_manifest(path: str, columns: tuple[str, ...], rows: Iterable[Row]) -> 
     with storage.open_atomic(path, "w") as stream:
         writer = csv.writer(_LineFeeds(stream), lineterminator="\r\n")
         writer.writerow(columns)
+        cells = [(name, name in _KNOWN_COLUMNS) for name in columns]
         for row in rows:
-            writer.writerow([_cell(row, name) for name in columns])
-
-
-def _cell(row: Row, name: str) -> str:
-    if name in row.extra:
-        return row.extra[name]
-    value = getattr(row, name)
-    return "" if value is None else str(value)
+            extra = row.extra
+            writer.writerow([getattr(row, name) if own else extra[name] for name, own in cells])
 
 
 def resolve_images(

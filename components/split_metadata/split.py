@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -218,4 +217,17 @@ def _warn(
 def _placed_rows(source: Manifest, splits: Mapping[str, str], folds: Mapping[str, str] | None) -> Iterator[Row]:
     for row in source.rows:
         extra = row.extra if folds is None else {**row.extra, "fold": folds[row.patient_id]}
-        yield dataclasses.replace(row, split=splits[row.patient_id], extra=extra)
+        # dataclasses.replace takes three times as long, which shows on a million rows
+        yield Row(
+            row.image_id,
+            row.patient_id,
+            row.label,
+            row.line,
+            row.center_id,
+            row.image_num,
+            row.image_path,
+            row.mask_path,
+            row.mpp,
+            splits[row.patient_id],
+            extra,
+        )
