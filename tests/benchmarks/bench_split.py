@@ -73,9 +73,8 @@ def main() -> None:
             files=files,
         )
         seconds = time.perf_counter() - started
-        print(
-            f"split: {seconds:.1f} s ({time.process_time() - cpu:.1f} s of CPU), peak {peak_mb():.0f} MB, patients {summary.split_patients}"
-        )
+        cpu = time.process_time() - cpu
+        print(f"split: {seconds:.1f} s ({cpu:.1f} s of CPU), peak {peak_mb():.0f} MB, {summary.split_patients}")
         if arguments.rows <= 1_000_000 and seconds > 60:
             sys.exit("slower than a minute")
 
