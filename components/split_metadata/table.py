@@ -62,7 +62,7 @@ def render_table(
 ) -> str:
     """The page. Equal counts, options and warnings give equal bytes; nothing in it is fetched from elsewhere."""
     splits = list(counts.total("patients"))
-    centers = sorted({name for name, _ in counts.slides["center"]})
+    centers = sorted({name for name, _ in counts.slides["center"]}, key=_by_number)
     shown = centers[:_CENTERS_SHOWN]
     return _TEMPLATE.render(
         splits=splits,
@@ -76,6 +76,11 @@ def render_table(
         warnings=warnings[:_WARNINGS_SHOWN],
         warnings_in_all=len(warnings),
     )
+
+
+def _by_number(name: str) -> tuple[bool, int, str]:
+    """Sorts center 2 before center 10, and names after numbers."""
+    return (False, int(name), name) if name.isdecimal() and len(name) < 20 else (True, 0, name)
 
 
 def _line(counts: SplitCounts, kind: str, name: str, splits: Sequence[str]) -> dict[str, Any]:
@@ -153,7 +158,7 @@ _TEMPLATE = _ENVIRONMENT.from_string(
   table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
   th, td { padding: 7px 12px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
   th { font-weight: 600; font-size: 13px; color: var(--soft); }
-  th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+  thead tr:first-child th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
   thead tr:first-child th[colspan] { text-align: center; color: var(--hue, var(--soft)); }
   tr.sum td { font-weight: 600; border-bottom: 0; }
   td.none { color: var(--soft); }

@@ -62,3 +62,10 @@ def test_long_lists_are_cut_and_counted():
     assert "and 10 more" in page
     assert "as given in the manifest" in page
     assert "asked for" not in page
+
+
+def test_numbered_centers_are_in_the_order_of_their_numbers():
+    many = [Row(f"i{n}", f"p{n}", "A", n + 2, name) for n, name in enumerate(("10", "b", "9", "", "2"))]
+    page = render_table(count_split(many, {row.patient_id: "train" for row in many}), OPTIONS, "abc", False, [])
+    table = page.partition("By center")[2]
+    assert re.findall(r"<tr><td>(?:<small>)?(.*?)<", table) == ["2", "9", "10", "not given", "b"]
