@@ -158,7 +158,8 @@ _TEMPLATE = _ENVIRONMENT.from_string(
   table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
   th, td { padding: 7px 12px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
   th { font-weight: 600; font-size: 13px; color: var(--soft); }
-  thead tr:first-child th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+  thead tr:first-child th:first-child, td:first-child { text-align: left; }
+  td:first-child { white-space: normal; overflow-wrap: anywhere; }
   thead tr:first-child th[colspan] { text-align: center; color: var(--hue, var(--soft)); }
   tr.sum td { font-weight: 600; border-bottom: 0; }
   td.none { color: var(--soft); }
