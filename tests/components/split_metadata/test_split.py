@@ -453,3 +453,20 @@ def test_no_center_is_ever_in_two_splits(tmp_path_factory, drawn, seed):
     for row in result.rows:
         assert places.setdefault(("center", row.center_id), row.split) == row.split
         assert places.setdefault(("patient", row.patient_id), row.split) == row.split
+
+
+@pytest.mark.parametrize("known", ["patients", "centers"])
+def test_centers_stay_by_their_patients_or_by_their_name(study, known):
+    for number in range(30):
+        study.add(f"p{number:02d}", "CE", center=f"c{number % 10}")
+    lines = ["image_id,patient_id,label,split,center_id"]
+    for center in range(10):
+        wanted = ("val", "test", "train")[center % 3]
+        if known == "patients":
+            lines.append(f"i{center},p{center:02d},CE,{wanted},")
+        else:
+            lines.append(f"i{center},gone{center},CE,{wanted},c{center}")
+    previous = study.folder / "previous.csv"
+    previous.write_text("\n".join(lines) + "\n")
+    rows = study.split(split_by="center", previous_split=str(previous)).rows
+    assert {row.center_id: row.split for row in rows} == {f"c{n}": ("val", "test", "train")[n % 3] for n in range(10)}
