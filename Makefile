@@ -109,10 +109,11 @@ $(BIN)/python:
 
 # uv installs the locked packages several times faster than pip; where it can't be had, pip does it.
 $(UV): .ci/uv.txt | $(BIN)/python
-	rm -rf $(VENV)/uv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --target $(VENV)/uv -r $< \
-	  || { echo 'uv could not be installed: pip takes its place, which is slower' >&2; mkdir -p $(@D); }
-	touch $@ 2>/dev/null || true
+	@rm -rf $(VENV)/uv && mkdir -p $(@D)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --require-hashes \
+	  --target $(VENV)/uv -r $< \
+	  || echo 'uv could not be installed: pip takes its place, which is slower' >&2
+	@touch $@
 
 define sync
 	@if [ -x $(UV) ]; then \
