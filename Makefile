@@ -53,9 +53,9 @@ lint: $(VENV)/.dev ## Style, types and import rules
 
 .PHONY: bench
 bench: $(VENV)/.dev ## The benchmarks, with their figures
-	@if compgen -G 'tests/benchmarks/bench_*.py' >/dev/null; then \
-	  $(BIN)/python -m pytest -s -o python_files='bench_*.py' tests/benchmarks; \
-	else echo 'there is no benchmark yet: tests/benchmarks/bench_*.py'; fi
+	@for script in tests/benchmarks/bench_*.py; do \
+	  [ -f "$$script" ] || { echo 'there is no benchmark yet'; break; }; \
+	  printf '\n== %s\n' "$$script"; $(BIN)/python "$$script"; done
 
 ##@ Build
 .PHONY: compile

@@ -80,9 +80,7 @@ def _distribution_of(name: str) -> str | None:
     if top == "google":
         found = [value for prefix, value in GOOGLE.items() if name == prefix or name.startswith(prefix + ".")]
         return found[0] if found else None
-    owners = _distributions().get(top)
-    assert owners, f"{name} is imported but not installed"
-    return canonicalize_name(owners[0])
+    return canonicalize_name(_distributions().get(top, [top])[0])
 
 
 def _needed(paths: set[Path]) -> dict[str, Path]:
