@@ -9,6 +9,7 @@ from components.records.errors import InputError
 from pipelines.catalog import PIPELINES, load_pipeline
 from pipelines.compile import build_spec, render, signature_of
 from pipelines.parameters import Signature, check_parameters, read_config
+from pipelines.resources import read_resources
 
 
 def check_all(configs: str = "") -> list[str]:
@@ -48,4 +49,5 @@ def _check_file(path: str, signatures: dict[str, Signature]) -> int:
         raise InputError(
             f"unknown pipeline {config['pipeline']!r}", where=path, mend=f"there is {', '.join(signatures)}"
         )
+    read_resources(config["resources"], path)
     return len(check_parameters(config["parameters"], signatures[config["pipeline"]], path))

@@ -7,6 +7,7 @@ import difflib
 import importlib
 import logging
 import os
+import re
 import sys
 from typing import NoReturn
 
@@ -36,10 +37,10 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
     def _suggest(self, message: str) -> str:
-        wrong = [word.strip("'\",") for word in message.split()]
+        wrong = re.findall(r"invalid choice: '([^']+)'|(--[\w-]+)", message)
         right = [*self._option_string_actions, *(COMMANDS if self.prog == "bagline" else ())]
-        for word in wrong:
-            near = difflib.get_close_matches(word, [name for name in right if name != word], n=1, cutoff=0.75)
+        for word in (choice or option for choice, option in wrong):
+            near = difflib.get_close_matches(word, right, n=1, cutoff=0.6)
             if near and word not in right:
                 return f" (did you mean {near[0]}?)"
         return ""

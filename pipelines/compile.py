@@ -9,7 +9,8 @@ from typing import Any
 from components.records import storage
 from components.records.errors import InputError
 from pipelines.catalog import load_pipeline
-from pipelines.parameters import Parameter, Signature
+from pipelines.parameters import Parameter, Signature, read_config
+from pipelines.resources import read_resources
 
 IMAGES = ("pipeline", "tiling", "training")
 _DIGEST = re.compile(r"^[^\s@]+@sha256:[0-9a-f]{64}$")
@@ -57,8 +58,8 @@ def build_spec(pipeline: Any, images: dict[str, str] | None = None) -> dict[str,
     return spec
 
 
-def compile_pipeline(name: str, *, images: str = "", allow_tags: bool = False) -> dict[str, Any]:
-    """The spec of the pipeline `name` for Vertex AI.
+def compile_pipeline(name: str, *, images: str = "", allow_tags: bool = False, config: str = "") -> dict[str, Any]:
+    """The spec of the pipeline `name` for Vertex AI; a config file's `resources` go into it.
 
     Raises:
         InputError: no digests are given and tags are not allowed.
@@ -68,7 +69,8 @@ def compile_pipeline(name: str, *, images: str = "", allow_tags: bool = False) -
             "the images have no digests", where="bagline compile", mend="pass --images images.json, or --allow-tags"
         )
     references = read_images(images, allow_tags=allow_tags) if images else None
-    return build_spec(load_pipeline(name).build(), references)
+    given = read_config(config)["resources"] if config else {}
+    return build_spec(load_pipeline(name).build(resources=read_resources(given, config)), references)
 
 
 def render(spec: dict[str, Any]) -> str:

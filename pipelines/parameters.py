@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -37,6 +38,15 @@ def signature_of_dataclass(kind: type) -> dict[str, Parameter]:
         missing = field.default is MISSING and field.default_factory is MISSING
         signature[field.name] = Parameter({"tuple": list}.get(base) or _KINDS.get(base, str), default, missing)
     return signature
+
+
+def signature_of_function(function: Callable[..., Any], *, but: tuple[str, ...] = ()) -> dict[str, Parameter]:
+    """The keyword-only parameters of a step's function, but those named in `but`."""
+    return {
+        name: Parameter(_KINDS.get(str(parameter.annotation), str), parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in but
+    }
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -121,7 +131,7 @@ def check_parameters(values: Mapping[str, Any], signature: Signature, where: str
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """A config file: `pipeline` (a name) and `parameters` (a mapping).
+    """A config file: `pipeline` (a name), `parameters` and `resources` (mappings).
 
     Raises:
         InputError: not YAML, not a mapping, or an unknown key (suggests the right one).
@@ -137,13 +147,17 @@ def read_config(path: str) -> dict[str, Any]:
         content = {}
     if not isinstance(content, dict):
         raise InputError("is not a mapping", where=path, mend="write `parameters:` and a key a line below it")
-    known = ("pipeline", "parameters")
+    known = ("pipeline", "parameters", "resources")
     for key in content:
         if key not in known:
             raise InputError(
                 f"unknown key {key!r}", where=path, mend=suggest(str(key), known) or f"keys are {', '.join(known)}"
             )
-    parameters = content.get("parameters") or {}
-    if not isinstance(parameters, dict):
-        raise InputError("parameters is not a mapping", where=path, mend="write a key a line below it")
-    return {"pipeline": content.get("pipeline", "whole-slide"), "parameters": parameters}
+    for key in ("parameters", "resources"):
+        if not isinstance(content.get(key) or {}, dict):
+            raise InputError(f"{key} is not a mapping", where=path, mend="write a key a line below it")
+    return {
+        "pipeline": content.get("pipeline", "whole-slide"),
+        "parameters": content.get("parameters") or {},
+        "resources": content.get("resources") or {},
+    }

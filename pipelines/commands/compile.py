@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", default="", metavar="images.json", help="image references by digest")
     parser.add_argument("--allow-tags", action="store_true", help="accept images by tag: their content may change")
+    parser.add_argument("--config", default="", metavar="FILE", help="YAML with `resources:` of the steps")
     parser.add_argument("--to", required=True, metavar="FILE.json", help="file to write")
 
 
@@ -24,7 +25,9 @@ def execute(arguments: argparse.Namespace) -> int:
 
     if not arguments.to.endswith(".json"):
         raise InputError(f"{arguments.to} is no .json file", where="--to", mend="name it FILE.json")
-    spec = compile_pipeline(arguments.pipeline, images=arguments.images, allow_tags=arguments.allow_tags)
+    spec = compile_pipeline(
+        arguments.pipeline, images=arguments.images, allow_tags=arguments.allow_tags, config=arguments.config
+    )
     storage.write_text(arguments.to, render(spec))
     sys.stdout.write(f"{arguments.to}\n")
     return 0

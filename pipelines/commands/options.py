@@ -29,19 +29,25 @@ def add_parameters(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def step_parameters(arguments: argparse.Namespace, step: Signature, whole: Signature) -> dict[str, Any]:
-    """What `--config` and `--set` say of one step; a config of the whole pipeline is taken in part.
+def parse_step(arguments: argparse.Namespace, step: Signature) -> dict[str, Any]:
+    """What `--config` and `--set` say of one step's parameters.
+
+    A config of the whole pipeline is taken in part.
 
     Raises:
-        InputError: a key that neither the step nor the pipeline knows, or `--set` of another step's key.
+        InputError: a key that no step knows (suggests the right one), or `--set` of another step's key.
     """
     values: dict[str, Any] = {}
     if arguments.config:
-        everything = {**whole, **step}
+        from pipelines.signatures import whole_signature
+
+        everything = {**whole_signature(), **step}
         found = check_parameters(read_config(arguments.config)["parameters"], everything, arguments.config)
         values = {name: value for name, value in found.items() if name in step}
-    for word in arguments.assignments:
-        name = word.partition("=")[0].strip()
-        if name in whole and name not in step:
-            raise InputError(f"{name} is no parameter of this step", where="--set", mend="leave it out here")
     return {**values, **parse_assignments(arguments.assignments, step)}
+
+
+def check_workers(workers: int) -> None:
+    """Raises InputError unless there is at least one worker."""
+    if workers < 1:
+        raise InputError(f"{workers} workers can't work", where="--workers", mend="give 1 or more")

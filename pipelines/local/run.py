@@ -16,6 +16,7 @@ from typing import Any
 
 from components.records import storage
 from components.records.errors import InputError, WorkError
+from components.records.provenance import code_version
 from pipelines.catalog import STEPS, Step, choose_steps, load_pipeline
 from pipelines.compile import build_spec, read_images, render, signature_of
 from pipelines.lineage.artifacts import Traced, trace_artifact, trace_manifest, trace_slides
@@ -105,11 +106,11 @@ def _prepare(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     pipeline = load_pipeline("whole-slide")
     names = tuple(step.name for step in steps)
-    built = pipeline.build(steps=names, earlier=_earlier(options.out, names), local=True)
+    built = pipeline.build(steps=names, earlier=_earlier(options.out, names), local_code_version=code_version())
     images = read_images(options.images, allow_tags=True) if options.images else None
     spec = build_spec(built, images)
     signature = signature_of(spec)
-    fixed = {"manifest", "images_root", "manifest_hash", "images_fingerprint", "code_version", "checkpoint_dir"}
+    fixed = {"manifest", "images_root", "manifest_hash", "images_fingerprint", "checkpoint_dir"}
     free = {name: parameter for name, parameter in signature.items() if name not in fixed}
     values: dict[str, Any] = {}
     if options.config:
@@ -118,14 +119,11 @@ def _prepare(
     if options.beam_options:
         values["beam_options"] = list(options.beam_options)
     values = _with_paths(values)
-    from components.records.provenance import code_version
-
     values |= {
         "manifest": options.manifest,
         "images_root": options.images_root,
         "manifest_hash": manifest_hash,
         "images_fingerprint": images_fingerprint,
-        "code_version": code_version(),
         "checkpoint_dir": os.path.join(options.out, ".bagline", "checkpoints"),
     }
     return spec, values

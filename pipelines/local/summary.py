@@ -35,8 +35,14 @@ def render_summary(summary: dict[str, Any]) -> str:
         lines.append(f"  {step:<10}{'cached' if seconds is None else f'{seconds:.1f} s':>9}")
     peak = summary["peak_bytes"] / 1e9
     lines.append(f"  {'in all':<10}{summary['total_seconds']:>7.1f} s   peak memory of a step {peak:.1f} GB")
+    metrics = render_metrics(summary)
+    return "\n".join([*lines, "", *metrics] if metrics else lines)
+
+
+def render_metrics(summary: dict[str, Any]) -> list[str]:
+    """The metrics of each split, the gate and the report's place, a line each."""
+    lines = []
     if summary["metrics"]:
-        lines.append("")
         lines.append(f"  {'split':<7}{'patients':>9}{'AUC':>7}{'95% interval':>15}{'accuracy':>10}{'log loss':>10}")
         lines += [_metrics_line(split, values) for split, values in summary["metrics"].items()]
     gate = summary["gate"]
@@ -44,7 +50,7 @@ def render_summary(summary: dict[str, Any]) -> str:
         lines.append(f"  gate: {'blessed' if gate.get('blessed') else 'not blessed'} ({gate.get('reason', '')})")
     if summary["report"]:
         lines += ["", f"  report: {summary['report']}"]
-    return "\n".join(lines)
+    return lines
 
 
 def _metrics_line(split: str, values: dict[str, Any]) -> str:
