@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.validate_records.outcome import Check, NOT_APPLICABLE, FAIL, Offender, Tally, WARN, judge
+from components.validate_records.outcome import FAIL, NOT_APPLICABLE, WARN, Check, Offender, Tally, judge
 
 STATISTICS = ("mean R", "mean G", "mean B", "deviation R", "deviation G", "deviation B")
 Groups = dict[tuple[str, str], "Moments"]

@@ -3,7 +3,7 @@
 from kfp import dsl
 
 
-@dsl.component(base_image="bagline-pipeline:python3.11", install_kfp_package=False)
+@dsl.component(base_image="bagline-pipeline:python3.11", install_kfp_package=False)  # type: ignore[untyped-decorator]
 def validate_records(
     records: dsl.Input[dsl.Dataset],
     validation: dsl.Output[dsl.Artifact],

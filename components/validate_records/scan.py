@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ from components.records.dataset import Part
 from components.records.errors import WorkError
 from components.records.example import parse_example
 from components.records.schema import FEATURES
-from components.records.tfrecord import FOOTER_BYTES, masked_crc32c, read_header
+from components.records.tfrecord import FOOTER_BYTES, HEADER_BYTES, masked_crc32c, read_header
 from components.validate_records.colour import STATISTICS, Moments
 from components.validate_records.outcome import Offender, Tally
 from components.validate_records.picture import TileError, decode_tile
@@ -99,11 +101,13 @@ def _read_frames(task: PartTask, scan: PartScan) -> Iterator[tuple[int, bytes | 
     part = task.part
     whole = hashlib.sha256()
     size = os.path.getsize(task.path)
-    with open(task.path, "rb") as stream:
+    with Path(task.path).open("rb") as stream:
         number, position = 0, 0
         while True:
             try:
-                length = read_header(_Hashing(stream, whole), task.path, position)
+                header = stream.read(HEADER_BYTES)
+                whole.update(header)
+                length = read_header(io.BytesIO(header), task.path, position)
                 if length is None:
                     break
                 data, footer = stream.read(length), stream.read(FOOTER_BYTES)
@@ -128,18 +132,6 @@ def _read_frames(task: PartTask, scan: PartScan) -> Iterator[tuple[int, bytes | 
     if whole.hexdigest() != part.sha256:
         what = f"sha256 is {whole.hexdigest()[:12]}…, parts.json says {part.sha256[:12]}…"
         scan.note("checksums", Offender(what, part.image_id, part.path))
-
-
-class _Hashing:
-    """A stream that adds what is read to a hash."""
-
-    def __init__(self, stream: IO[bytes], digest: Any) -> None:
-        self._stream, self._digest = stream, digest
-
-    def read(self, count: int) -> bytes:
-        data = self._stream.read(count)
-        self._digest.update(data)
-        return data
 
 
 def _scan_record(task: PartTask, scan: PartScan, columns: _Columns, number: int, data: bytes) -> None:
@@ -192,3 +184,14 @@ def _scan_tile(task: PartTask, scan: PartScan, columns: _Columns, number: int, r
     columns.digests.append((high, low, exact, task.number, number))
     columns.colours.append(np.concatenate([tile.mean, tile.deviation]))
     assert len(columns.colours[-1]) == len(STATISTICS)
+
+
+def locate_tile(path: str, record: int) -> tuple[int, int]:
+    """(x, y) of one record of a part, found by its number; what comes after it is not read."""
+    with Path(path).open("rb") as stream:
+        position = 0
+        for _ in range(record):
+            length = read_header(stream, path, position) or 0
+            position = stream.seek(length + FOOTER_BYTES, os.SEEK_CUR)
+        features = parse_example(stream.read(read_header(stream, path, position) or 0))
+    return int(features["tile/x"][0]), int(features["tile/y"][0])

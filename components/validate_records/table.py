@@ -56,8 +56,8 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: left; padding: 7px 12px 7px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-size: 12px; font-weight: 600; letter-spacing: .03em; color: var(--soft); white-space: nowrap; }
 td.n, th.n { text-align: right; }
-.badge { display: inline-block; min-width: 44px; text-align: center; padding: 0 8px; border-radius: 10px; font-size: 12px;
-  font-weight: 600; color: var(--tone); border: 1px solid var(--tone); white-space: nowrap; }
+.badge { display: inline-block; min-width: 44px; text-align: center; padding: 0 8px; border-radius: 10px;
+  font-size: 12px; font-weight: 600; color: var(--tone); border: 1px solid var(--tone); white-space: nowrap; }
 code { font: 12px ui-monospace, monospace; color: var(--soft); overflow-wrap: anywhere; }
 small { color: var(--soft); }
 .swatch { display: inline-block; width: 54px; height: 22px; border-radius: 3px; border: 1px solid var(--line);
@@ -100,8 +100,9 @@ ul { margin: 6px 0 0; padding-left: 18px; } li { overflow-wrap: anywhere; }
 <div class="scroll"><table>
 <tr><th>image</th><th>part</th><th class="n">record</th><th class="n">x</th><th class="n">y</th><th>what</th></tr>
 {% for o in check.offenders %}
-<tr><td>{{ o.image_id }}</td><td><code>{{ o.part }}</code></td><td class="n">{{ "" if o.record is none else o.record }}</td>
-<td class="n">{{ "" if o.x is none else o.x }}</td><td class="n">{{ "" if o.y is none else o.y }}</td><td>{{ o.what }}</td></tr>
+<tr><td>{{ o.image_id }}</td><td><code>{{ o.part }}</code></td>
+{% for number in (o.record, o.x, o.y) %}<td class="n">{{ "" if number is none else number }}</td>{% endfor %}
+<td>{{ o.what }}</td></tr>
 {% endfor %}
 </table></div>
 {% endfor %}
@@ -109,11 +110,13 @@ ul { margin: 6px 0 0; padding-left: 18px; } li { overflow-wrap: anywhere; }
 
 <h2>Patients, slides and tiles</h2>
 <div class="scroll"><table>
-<tr><th>split</th><th>center</th><th>label</th><th class="n">patients</th><th class="n">slides</th><th class="n">tiles</th>
+<tr><th>split</th><th>center</th><th>label</th>
+<th class="n">patients</th><th class="n">slides</th><th class="n">tiles</th>
 <th class="n">near-blank</th></tr>
 {% for row in v.counts %}
-<tr><td>{{ row.split or "–" }}</td><td>{{ row.center or "–" }}</td><td>{{ row.label }}</td><td class="n">{{ row.patients }}</td>
-<td class="n">{{ row.slides }}</td><td class="n">{{ "{:,}".format(row.tiles) }}</td>
+<tr><td>{{ row.split or "–" }}</td><td>{{ row.center or "–" }}</td><td>{{ row.label }}</td>
+<td class="n">{{ row.patients }}</td><td class="n">{{ row.slides }}</td>
+<td class="n">{{ "{:,}".format(row.tiles) }}</td>
 <td class="n">{{ "{:.1%}".format(row.blank / row.tiles) if row.tiles else "–" }}</td></tr>
 {% endfor %}
 </table></div>
@@ -123,8 +126,8 @@ ul { margin: 6px 0 0; padding-left: 18px; } li { overflow-wrap: anywhere; }
 <p><small>Mean colour of the tiles that are not near-blank; contrast is the mean standard deviation inside a tile.
 The difference is Cohen's d of the farthest statistic: a split against train, a center against the others.</small></p>
 <div class="scroll"><table>
-<tr><th></th><th></th><th>mean colour</th><th class="n">R</th><th class="n">G</th><th class="n">B</th><th class="n">contrast</th>
-<th class="n">tiles</th><th>difference</th></tr>
+<tr><th></th><th></th><th>mean colour</th><th class="n">R</th><th class="n">G</th><th class="n">B</th>
+<th class="n">contrast</th><th class="n">tiles</th><th>difference</th></tr>
 {% for row in v.colours %}
 {% set far = row.largest_difference is not none and row.largest_difference > v.thresholds.max_colour_drift %}
 <tr><td><small>{{ row.kind }}</small></td><td>{{ row.name }}</td>

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -18,9 +17,7 @@ from numpy.typing import NDArray
 from components.records import storage
 from components.records.dataset import Part, TiledDataset
 from components.records.errors import InputError, WorkError
-from components.records.example import parse_example
 from components.records.ledger import LedgerEntry
-from components.records.tfrecord import index_tfrecord
 from components.validate_records import cohort
 from components.validate_records.colour import Groups, Moments, compare_colours
 from components.validate_records.duplicates import DigestStore, Duplicates, find_doubled_places, find_duplicates
@@ -37,7 +34,7 @@ from components.validate_records.outcome import (
     judge,
 )
 from components.validate_records.record import Expected
-from components.validate_records.scan import PLACE, PartScan, PartTask, scan_part
+from components.validate_records.scan import PLACE, PartScan, PartTask, locate_tile, scan_part
 from components.validate_records.table import render_table
 
 logger = logging.getLogger(__name__)
@@ -81,7 +78,8 @@ def validate_records(root: str, out_json: str, out_html: str, thresholds: Thresh
 
     Args:
         root: folder of the tiled dataset.
-        out_json, out_html: where `validation.json` and the table go; written whatever the verdict.
+        out_json: where `validation.json` goes; written whatever the verdict.
+        out_html: where the table goes; the same.
         thresholds: what is refused.
         workers: processes that scan parts; 1 scans in this one.
 
@@ -117,7 +115,7 @@ def _validate(dataset: TiledDataset, thresholds: Thresholds, workers: int) -> Va
         found.store.filled,
         parts,
         [patients.get(part.image_id, "") for part in parts],
-        lambda part, record: _locate(dataset, parts[part], record),
+        lambda part, record: locate_tile(dataset.path(*parts[part].path.split("/")), record),
     )
     counted = cohort.Counted(found.records, found.tiles, found.blank)
     drift, colours = compare_colours(found.colours, thresholds.max_colour_drift, thresholds.colour_drift_fails)
@@ -254,15 +252,6 @@ def _close_slide(found: _Found, parts: list[Part]) -> None:
     low, high = found.mpp.get(found.slide, (1.0, 1.0))
     if high > low * 1.001:
         found.tally("mpp").add(Offender(f"has tiles of {low:g} to {high:g} µm/px", found.slide))
-
-
-def _locate(dataset: TiledDataset, part: Part, record: int) -> tuple[int, int]:
-    path = dataset.path(*part.path.split("/"))
-    offset, length = index_tfrecord(path)[record]
-    with open(path, "rb") as stream:
-        stream.seek(offset)
-        features = parse_example(stream.read(length))
-    return int(features["tile/x"][0]), int(features["tile/y"][0])
 
 
 def _check_mpp_asked(dataset: TiledDataset, found: _Found, thresholds: Thresholds) -> Check:
