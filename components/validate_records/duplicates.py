@@ -43,11 +43,12 @@ class DigestStore:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Tiles whose pixels stand in more than one patient; `identical` of them are equal byte for byte."""
+    """Tiles whose pixels stand in more than one patient, and how many of them are equal byte for byte."""
 
     across_splits: Tally
     within_split: Tally
-    identical: int
+    identical_across: int = 0
+    identical_within: int = 0
 
 
 def find_duplicates(
@@ -61,7 +62,7 @@ def find_duplicates(
         patients: the patient of each part.
         locate: (part, record) to the tile's (x, y); called for the first offenders only.
     """
-    found = Duplicates(Tally(), Tally(), 0)
+    found = Duplicates(Tally(), Tally())
     members, starts = _group_equal(digests)
     if not len(members):
         return found
@@ -71,7 +72,7 @@ def find_duplicates(
     sizes = np.diff(np.append(starts, len(members)))
     between = _differ(patient_codes[tiles["part"]], starts)
     across = between & _differ(split_codes[tiles["part"]], starts)
-    identical = int(sizes[between & ~_differ(tiles["encoded"], starts)].sum())
+    identical = ~_differ(tiles["encoded"], starts)
     for tally, chosen, codes in (
         (found.across_splits, across, split_codes),
         (found.within_split, between & ~across, patient_codes),
@@ -83,7 +84,12 @@ def find_duplicates(
             group_codes = codes[same["part"]]
             other = same[int(np.argmax(group_codes != group_codes[0]))]
             tally.first.append(_describe(same[0], other, parts, patients, locate))
-    return Duplicates(found.across_splits, found.within_split, identical)
+    return Duplicates(
+        found.across_splits,
+        found.within_split,
+        int(sizes[across & identical].sum()),
+        int(sizes[between & ~across & identical].sum()),
+    )
 
 
 def _group_equal(digests: NDArray[np.void]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -103,7 +103,7 @@ def _check_place(record: dict[str, Any], expected: Expected) -> Iterator[Problem
 def _check_numbers(record: dict[str, Any], expected: Expected) -> Iterator[Problem]:
     del expected
     if not 0.0 <= record["tile/tissue"] <= 1.0:
-        yield "values", f"tile/tissue {record['tile/tissue']} is not between 0 and 1"
+        yield "values", f"tile/tissue {record['tile/tissue']:g} is not between 0 and 1"
     for name in ("tile/lossless", "tile/label"):
         if record.get(name, 0) not in (0, 1):
             yield "values", f"{name} is {record[name]}, neither 0 nor 1"

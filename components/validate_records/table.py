@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from components.validate_records.outcome import Validation
+from components.validate_records.outcome import Check, Validation
 
 _QUESTIONS = {
     "files": "Are all parts there, and no others?",
@@ -98,10 +98,12 @@ ul { margin: 6px 0 0; padding-left: 18px; } li { overflow-wrap: anywhere; }
 <small>{{ "the first %d of %s" % (check.offenders | length, "{:,}".format(check.count))
   if check.count > check.offenders | length else "" }}</small></p>
 <div class="scroll"><table>
-<tr><th>image</th><th>part</th><th class="n">record</th><th class="n">x</th><th class="n">y</th><th>what</th></tr>
+{% set columns = shown(check) %}
+<tr>{% for name in columns %}
+<th{% if name in numbers %} class="n"{% endif %}>{{ name.replace("_id", "") }}</th>{% endfor %}<th>what</th></tr>
 {% for o in check.offenders %}
-<tr><td>{{ o.image_id }}</td><td><code>{{ o.part }}</code></td>
-{% for number in (o.record, o.x, o.y) %}<td class="n">{{ "" if number is none else number }}</td>{% endfor %}
+<tr>{% for name in columns %}
+<td{% if name in numbers %} class="n"{% endif %}>{{ "" if o[name] is none else o[name] }}</td>{% endfor %}
 <td>{{ o.what }}</td></tr>
 {% endfor %}
 </table></div>
@@ -157,6 +159,13 @@ _HEADLINES = {
 }
 
 
+_PLACE = ("image_id", "part", "record", "x", "y")
+
+
+def _columns(check: Check) -> list[str]:
+    return [name for name in _PLACE if any(getattr(o, name) not in ("", None) for o in check.offenders)]
+
+
 def _tone(status: str) -> str:
     return status if status in _HEADLINES else "none"
 
@@ -178,6 +187,8 @@ def render_table(validation: Validation) -> str:
             questions=_QUESTIONS,
             offending=[check for check in validation.checks if check.offenders and check.status in ("fail", "warn")],
             tone=_tone,
+            shown=_columns,
+            numbers=("record", "x", "y"),
             details=[(name, "–" if value is None else value) for name, value in details],
         )
         + "\n"

@@ -281,12 +281,12 @@ def _check_blank(found: _Found, thresholds: Thresholds) -> Check:
 
 def _judge_duplicates(dataset: TiledDataset, found: Duplicates, thresholds: Thresholds) -> list[Check]:
     across, within = thresholds.max_duplicates_across_splits, thresholds.max_duplicates_within_split
-    measured = f"{found.across_splits.count} tiles"
+    measured = f"{found.across_splits.count} tiles, {found.identical_across} of them equal byte for byte"
     if cohort.has_splits(dataset.manifest.rows):
         first = judge("duplicates_across_splits", found.across_splits, measured, f"{across} tiles", allowed=across)
     else:
         first = Check("duplicates_across_splits", NOT_APPLICABLE, "the manifest has no split", f"{across} tiles")
-    measured = f"{found.within_split.count} tiles ({found.identical} of all duplicates equal byte for byte)"
+    measured = f"{found.within_split.count} tiles, {found.identical_within} of them equal byte for byte"
     second = judge(
         "duplicates_within_split", found.within_split, measured, f"{within} tiles", otherwise=WARN, allowed=within
     )

@@ -427,6 +427,7 @@ def test_the_same_tile_in_patients_of_two_splits_fails(tiled_dataset):
     assert only_fails(found, "duplicates_across_splits")
     check = check_of(found, "duplicates_across_splits")
     assert check.count == 3
+    assert check.measured == "3 tiles, 3 of them equal byte for byte"
     assert str(check.offenders[0]) == (
         "p00_0, records/train/p00_0-00000.tfrecord record 1, x 64 y 0: patient p00 (train) has the same bytes as "
         "patient p02 (val): p02_0, records/val/p02_0-00000.tfrecord record 1, x 64 y 0"
@@ -443,7 +444,7 @@ def test_the_same_tile_in_one_split_warns_and_in_one_patient_is_fine(tiled_datas
     found = run(tiled_dataset(edit_record=copy_tile("p00_0", "p01_0")))
     assert status(found)["duplicates_within_split"] == "warn"
     assert status(found)["duplicates_across_splits"] == "pass"
-    assert "2 tiles (2 of all" in check_of(found, "duplicates_within_split").measured
+    assert "2 tiles, 2 of them equal" in check_of(found, "duplicates_within_split").measured
     assert run(tiled_dataset(name="one", slides=2, edit_record=copy_tile("p00_0", "p00_1"))).verdict == "pass"
 
 
