@@ -16,7 +16,7 @@ _HISTOGRAM_BINS = 1 << 16
 _HISTOGRAM_RANGE = (-48.0, 16.0)
 
 
-def rank_attention(attention: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+def rank_attention(attention: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Each tile's attention as its percentile within the patient, 0 (least) to 1 (most); equal values share one.
 
     Attention is softmax output: raw values span decades, and a few tiles would hide all others on a colour scale.
@@ -25,17 +25,17 @@ def rank_attention(attention: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         attention: [n].
 
     Returns:
-        float32 [n]; 0.5 for every tile where all are equal.
+        float64 [n]; 0.5 for every tile where all are equal.
     """
     count = len(attention)
     if count == 0:
-        return np.zeros(0, np.float32)
+        return np.zeros(0)
     values, inverse, tally = np.unique(attention, return_inverse=True, return_counts=True)
     if len(values) == 1:
-        return np.full(count, 0.5, np.float32)
+        return np.full(count, 0.5)
     below = np.cumsum(tally) - tally
     middle = below + (tally - 1) / 2
-    return np.asarray(middle[inverse] / (count - 1), np.float32)
+    return np.asarray(middle[inverse] / (count - 1), np.float64)
 
 
 def relative_attention(attention: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -45,7 +45,7 @@ def relative_attention(attention: NDArray[np.floating[Any]]) -> NDArray[np.float
 
 def pair_auc(scores: NDArray[np.floating[Any]], positive: NDArray[np.bool_]) -> float:
     """AUC of scores [n] against positive [n]; both kinds must occur."""
-    ranks = rank_attention(scores).astype(np.float64) * (len(scores) - 1)
+    ranks = rank_attention(scores) * (len(scores) - 1)
     above, below = int(positive.sum()), int((~positive).sum())
     return float((ranks[positive].sum() - above * (above - 1) / 2) / (above * below))
 

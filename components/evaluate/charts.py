@@ -71,7 +71,7 @@ class Plot:
         left, right, top = self.x(x0), self.x(x1), self.y(y)
         height = max(self.y(self._y_range[0]) - top, 0.8)
         self._parts.append(
-            f'<rect class="bar {css}" x="{left:.1f}" y="{top:.1f}" width="{max(right - left, 0.8):.1f}" '
+            f'<rect class="column {css}" x="{left:.1f}" y="{top:.1f}" width="{max(right - left, 0.8):.1f}" '
             f'height="{height:.1f}"><title>{escape(tip)}</title></rect>'
         )
 
@@ -133,7 +133,7 @@ def draw_calibration(curves: Curves) -> Markup:
 
 
 def draw_history(name: str, curves: dict[str, list[float]], best: int | None) -> Markup:
-    """Training curves of one quantity over the epochs; `best` marks the epoch that was kept (from 1)."""
+    """Training curves of one quantity over the epochs; `best` marks an epoch (from 1)."""
     values = [value for series in curves.values() for value in series if math.isfinite(value)]
     if not values:
         return Markup("")
@@ -146,7 +146,7 @@ def draw_history(name: str, curves: dict[str, list[float]], best: int | None) ->
         if shown:
             plot.line([number for number, _ in shown], [value for _, value in shown], css)
     if best is not None:
-        plot.mark(best, f"kept: epoch {best}")
+        plot.mark(best, f"lowest: epoch {best}")
     return plot.svg()
 
 

@@ -17,7 +17,7 @@ from components.evaluate.heatmaps import (
     write_geojson,
 )
 from components.evaluate.pictures import draw_tile_grid
-from components.evaluate.predictions import Prediction, sort_predictions
+from components.evaluate.predictions import AttendedSlide, Prediction, sort_predictions
 from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.errors import WorkError
@@ -78,14 +78,14 @@ class Collector:
             problem = "came twice" if bag.patient_id in self._predictions else "is not in split.csv"
             raise WorkError(f"patient {bag.patient_id} {problem}", where=self.dataset.root, mend="tile the slides again")
         slides = split_by_slide(bag)
-        masses = sorted(((key, float(tiles.attention.sum())) for key, tiles in slides.items()), key=lambda p: -p[1])
+        attended = sorted((_describe(tiles) for tiles in slides.values()), key=lambda slide: -slide.share)
         self._predictions[bag.patient_id] = Prediction(
             bag.patient_id,
             bag.label,
             bag.split,
             tuple(float(value) for value in bag.probabilities),
             len(bag.attention),
-            tuple(masses),
+            tuple(attended),
         )
         if (bag.tile_labels == 1).any():
             self._agreement.setdefault(bag.split, MaskAgreement()).add(bag)
@@ -143,6 +143,12 @@ def pick_gallery(dataset: TiledDataset) -> list[str]:
     odd = [row.image_id for row in rows if status.get(row.image_id, "tiled") != "tiled"][: GALLERY_SLIDES // 4]
     others = [row.image_id for row in rows if row.image_id not in odd]
     return odd + _evenly(others, GALLERY_SLIDES - len(odd))
+
+
+def _describe(tiles: SlideTiles) -> AttendedSlide:
+    box = (tiles.x.min(), tiles.y.min(), (tiles.x + tiles.width).max(), (tiles.y + tiles.height).max())
+    left, top, right, bottom = (int(value) for value in box)
+    return AttendedSlide(tiles.image_id, float(tiles.attention.sum()), (left, top, right, bottom))
 
 
 def _evenly(items: list[str], count: int) -> list[str]:

@@ -92,7 +92,7 @@ def judge(
             passed.append(f"is {_side(metric)} the previous model's {before:.4f}")
         elif previous is not None:
             passed.append("has no previous value to beat")
-        blessed, reason = True, f"{name} {value:.4f} {' and '.join(passed) or 'is defined, and no threshold was set'}"
+        blessed, reason = True, f"{name} {value:.4f} {' and '.join(passed) or 'with no threshold to beat'}"
     return Verdict(metric, split, value, limit, before, blessed, reason)
 
 

@@ -21,7 +21,8 @@ from components.records.dataset import Thumbnail
 Picture = NDArray[np.uint8]
 
 CLASSES = ("Attention 0-20%", "Attention 20-40%", "Attention 40-60%", "Attention 60-80%", "Attention 80-100%")
-_COLORMAP = "magma"
+_COLORMAP = "viridis"
+LEGEND_PX = 34
 _BLANK_SIDE = 1024
 _INK, _PAPER = (60, 60, 66), (255, 255, 255)
 
@@ -52,7 +53,7 @@ class SlideTiles:
 
 def split_by_slide(bag: Bag) -> dict[str, SlideTiles]:
     """A bag's tiles slide by slide; ranks stay those within the patient."""
-    rank = rank_attention(bag.attention)
+    rank = rank_attention(bag.attention).astype(np.float32)
     relative = relative_attention(bag.attention)
     images = np.asarray(bag.image_ids)
     slides = {}
@@ -74,11 +75,10 @@ def split_by_slide(bag: Bag) -> dict[str, SlideTiles]:
 
 
 def color_of(rank: NDArray[np.floating[Any]]) -> Picture:
-    """RGB, uint8 [..., 3], of ranks 0–1: a perceptually uniform map that starts above black."""
+    """RGB, uint8 [..., 3], of ranks 0–1: perceptually uniform, and none of its colours is a stain's."""
     from matplotlib import colormaps
 
-    scaled = 0.12 + 0.86 * np.asarray(rank, np.float64)
-    return np.asarray(np.round(colormaps[_COLORMAP](scaled)[..., :3] * 255), np.uint8)
+    return np.asarray(np.round(colormaps[_COLORMAP](np.asarray(rank, np.float64))[..., :3] * 255), np.uint8)
 
 
 def boxes_on_thumbnail(tiles: SlideTiles, downsample: float, shape: tuple[int, int]) -> NDArray[np.int64]:
@@ -93,7 +93,7 @@ def boxes_on_thumbnail(tiles: SlideTiles, downsample: float, shape: tuple[int, i
 
 
 def overlay_attention(picture: Picture, tiles: SlideTiles, downsample: float) -> Picture:
-    """`picture` [h, w, 3] with the tiles' ranks over it; where tiles overlap, their mean."""
+    """`picture` [h, w, 3] in grey with the tiles' ranks over it; where tiles overlap, their mean."""
     shape = picture.shape[:2]
     total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     boxes = boxes_on_thumbnail(tiles, downsample, (shape[0], shape[1]))
@@ -102,8 +102,9 @@ def overlay_attention(picture: Picture, tiles: SlideTiles, downsample: float) ->
         count[top:bottom, left:right] += 1
     covered = count > 0
     mean = np.divide(total, count, out=np.zeros_like(total), where=covered)
-    alpha = np.where(covered, 0.35 + 0.35 * mean, 0)[..., None]
-    return np.asarray(np.round(picture * (1 - alpha) + color_of(mean) * alpha), np.uint8)
+    alpha = np.where(covered, 0.4 + 0.2 * mean, 0)[..., None]
+    grey = picture.mean(axis=2, keepdims=True)
+    return np.asarray(np.round(grey * (1 - alpha) + color_of(mean) * alpha), np.uint8)
 
 
 def load_thumbnail(root: str, thumbnail: Thumbnail) -> Picture:
@@ -124,8 +125,7 @@ def blank_canvas(tiles: SlideTiles) -> tuple[Picture, float]:
 def add_legend(picture: Picture) -> Picture:
     """`picture` with a colour bar below: attention from least to most within the patient."""
     height, width = picture.shape[:2]
-    band = 34
-    canvas = Image.new("RGB", (max(width, 240), height + band), _PAPER)
+    canvas = Image.new("RGB", (max(width, 240), height + LEGEND_PX), _PAPER)
     canvas.paste(Image.fromarray(picture), (0, 0))
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=13)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
 from components.evaluate.attention import TopTile
-from components.evaluate.heatmaps import Picture, SlideTiles, boxes_on_thumbnail
+from components.evaluate.heatmaps import LEGEND_PX, Picture, SlideTiles, boxes_on_thumbnail
 from components.records.errors import WorkError
 from components.records.example import parse_example
 
@@ -33,10 +33,21 @@ def data_uri(picture: Image.Image, side: int, quality: int = 82) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def file_uri(path: str, side: int) -> str:
-    """`data_uri` of a picture on disk."""
+def crop_around(box: tuple[int, int, int, int], downsample: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The thumbnail px around a box in level-0 px, with a margin and nearly square, inside a picture of `size` (w, h)."""
+    left, top, right, bottom = (value / downsample for value in box)
+    side = max(right - left, bottom - top)
+    width, height = (max(length, 0.75 * side) + 0.12 * side for length in (right - left, bottom - top))
+    middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
+    x0, y0 = max(0, int(middle_x - width / 2)), max(0, int(middle_y - height / 2))
+    x1, y1 = min(size[0], round(middle_x + width / 2)), min(size[1], round(middle_y + height / 2))
+    return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
+
+
+def heatmap_uri(path: str, box: tuple[int, int, int, int] | None, side: int) -> str:
+    """`data_uri` of a heatmap on disk without its legend, cropped to `box` where there is one."""
     with Image.open(path) as picture:
-        return data_uri(picture, side)
+        return data_uri(picture.crop(box or (0, 0, picture.width, picture.height - LEGEND_PX)), side)
 
 
 def draw_tile_grid(picture: Picture, tiles: SlideTiles | None, downsample: float, side: int) -> str:

@@ -13,13 +13,22 @@ from components.records.schema import SPLITS
 
 
 @dataclass(frozen=True)
+class AttendedSlide:
+    """One slide of a prediction: its share of the patient's attention, and the box around its tiles, level-0 px."""
+
+    image_id: str
+    share: float
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
 class Prediction:
     """One patient's prediction.
 
     Attributes:
         probabilities: one a label, in index order.
         tiles: how many tiles it rests on.
-        slides: (image id, share of the patient's attention), the most attended first.
+        slides: the most attended first.
     """
 
     patient_id: str
@@ -27,7 +36,7 @@ class Prediction:
     split: str
     probabilities: tuple[float, ...]
     tiles: int
-    slides: tuple[tuple[str, float], ...]
+    slides: tuple[AttendedSlide, ...]
 
 
 def sort_predictions(predictions: list[Prediction]) -> list[Prediction]:

@@ -10,7 +10,7 @@ from PIL import Image
 from components.evaluate.collect import Collection
 from components.evaluate.heatmaps import load_thumbnail
 from components.evaluate.metrics import SMALLEST_PROBABILITY
-from components.evaluate.pictures import data_uri, file_uri, read_tile
+from components.evaluate.pictures import crop_around, data_uri, heatmap_uri, read_tile
 from components.evaluate.predictions import Prediction
 from components.records import storage
 from components.records.dataset import TiledDataset
@@ -36,15 +36,15 @@ def describe_patients(dataset: TiledDataset, found: Collection, heatmaps: str) -
 
     def card(p: Prediction) -> dict[str, Any]:
         slides = []
-        for image_id, mass in p.slides[:_SHOWN_SLIDES]:
-            path = storage.join(heatmaps, f"{image_id}.png")
-            thumbnail = thumbnails.get(image_id)
-            plain = None
+        for slide in p.slides[:_SHOWN_SLIDES]:
+            thumbnail = thumbnails.get(slide.image_id)
+            plain, box = None, None
             if thumbnail is not None:
-                plain = data_uri(Image.fromarray(load_thumbnail(dataset.root, thumbnail)), _PICTURE_SIDE)
-            slides.append(
-                {"image_id": image_id, "mass": mass, "plain": plain, "heatmap": file_uri(path, _PICTURE_SIDE)}
-            )
+                picture = Image.fromarray(load_thumbnail(dataset.root, thumbnail))
+                box = crop_around(slide.box, thumbnail.downsample, picture.size)
+                plain = data_uri(picture.crop(box), _PICTURE_SIDE)
+            heatmap = heatmap_uri(storage.join(heatmaps, f"{slide.image_id}.png"), box, _PICTURE_SIDE)
+            slides.append({"image_id": slide.image_id, "share": slide.share, "plain": plain, "heatmap": heatmap})
         return {**_row(p, labels), "slides": slides, "more_slides": max(0, len(p.slides) - _SHOWN_SLIDES)}
 
     return {

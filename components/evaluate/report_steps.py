@@ -34,6 +34,7 @@ def describe_split_table(dataset: TiledDataset) -> dict[str, Any]:
     names = sorted({center for _, center in centers}, key=_natural)
     return {
         "splits": splits,
+        "mixed": sum(len({row.split for row in rows}) > 1 for rows in dataset.patients().values()),
         "labels": dataset.schema.labels,
         "patients": {split: [patients[split, label] for label in dataset.schema.labels] for split in splits},
         "slides": {split: [slides[split, label] for label in dataset.schema.labels] for split in splits},
