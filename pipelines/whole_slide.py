@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kfp import dsl
+
 from components.evaluate.component import evaluate
 from components.split_metadata.component import split_metadata
 from components.tile_images.component import tile_images
 from components.train_mil.component import train_mil
 from components.validate_records.component import validate_records
-from kfp import dsl
-
 from pipelines.catalog import STEPS
 from pipelines.resources import DEFAULTS, Resources, apply_resources
 
 NAME = "whole-slide"
+ALL_STEPS = tuple(step.name for step in STEPS)
 
 
 def build(
     *,
-    steps: tuple[str, ...] = tuple(step.name for step in STEPS),
+    steps: tuple[str, ...] = ALL_STEPS,
     earlier: Mapping[str, tuple[str, str]] | None = None,
     resources: Mapping[str, Resources] | None = None,
     local_code_version: str = "",
@@ -85,7 +86,7 @@ def build(
         jpeg_quality: int = 90,
         runner: str = "DirectRunner",
         workers: int = 1,
-        beam_options: list = [],  # noqa: B006 - KFP reads the default, nobody changes it
+        beam_options: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
         max_blank_share: float = 0.5,
         max_duplicates_across_splits: int = 0,
         max_duplicates_within_split: int = 0,

@@ -19,7 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Writes metrics, predictions, heatmaps and the report; 1 where the gate doesn't bless the model."""
     from components.evaluate.evaluation import EvaluationParameters
-
     from components.records.dataset import TiledDataset
     from components.records.errors import InputError
     from pipelines.local.run import RunResult

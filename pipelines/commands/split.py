@@ -18,7 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Writes OUT/split.csv and OUT/split.html."""
     from components.split_metadata.split import split_metadata
-
     from pipelines.lineage.artifacts import trace_manifest
     from pipelines.local.inputs import look_at_inputs
     from pipelines.local.step import step_alone

@@ -27,7 +27,6 @@ def execute(arguments: argparse.Namespace) -> int:
     """Tiles into OUT and prints the totals."""
     from components.tile_images.parameters import TilingParameters
     from components.tile_images.run import run_tiling
-
     from pipelines.commands.options import check_workers, parse_step
     from pipelines.lineage.artifacts import trace_manifest, trace_slides
     from pipelines.local.inputs import absolute, look_at_inputs

@@ -17,9 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Writes OUT/model and OUT/training."""
-    from components.train_mil.parameters import TrainingParameters
-
     from components.records.dataset import TiledDataset
+    from components.train_mil.parameters import TrainingParameters
     from pipelines.local.step import step_alone
     from pipelines.parameters import signature_of_dataclass
 

@@ -18,10 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Writes validation.json and validation.html, and prints the table."""
+    from components.records.dataset import TiledDataset
     from components.validate_records.outcome import Thresholds
     from components.validate_records.validate import validate_records
-
-    from components.records.dataset import TiledDataset
     from pipelines.local.step import step_alone
     from pipelines.parameters import signature_of_dataclass
 

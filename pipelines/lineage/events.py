@@ -24,7 +24,7 @@ _SCHEMA = "urn:bagline:facet"
 
 
 @attr.define
-class FilesDatasetFacet(DatasetFacet):  # type: ignore[misc]
+class FilesDatasetFacet(DatasetFacet):
     """Path to digest of every file of an artifact, relative to `root` (empty: the folder that holds `lineage/`)."""
 
     root: str
@@ -36,7 +36,7 @@ class FilesDatasetFacet(DatasetFacet):  # type: ignore[misc]
 
 
 @attr.define
-class TaskRunFacet(RunFacet):  # type: ignore[misc]
+class TaskRunFacet(RunFacet):
     """What else decides a task's result: its parameters, the code's version, the digest of the environment."""
 
     parameters: dict[str, Any]
