@@ -24,7 +24,6 @@ VIOLATIONS = [
     ("rooms", "components/readers/planted.py", "from components.tile_images import planted_target"),
     ("rooms", "components/readers/planted.py", "from components.mil import planted_target"),
     ("rooms", "components/records/planted.py", "from components.readers import planted_target"),
-    ("rooms", "components/unplaced/planted.py", "import os"),
     ("no-pipelines", "components/evaluate/planted.py", "from pipelines import planted_target"),
     ("records-stay-light", "components/records/planted.py", "import tensorflow"),
     ("kfp", "components/split_metadata/planted.py", "from kfp import dsl"),
@@ -59,14 +58,27 @@ def _contracts() -> dict[str, str]:
 
 @pytest.fixture
 def copy(tmp_path):
+    return _copy_packages(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def verdict(tmp_path_factory):
+    """What the linter says of a copy in which every violation is planted at once, each in a module of its own."""
+    root = _copy_packages(tmp_path_factory.mktemp("violations"))
+    for number, (_, name, line) in enumerate(VIOLATIONS):
+        _plant(root, name.replace("planted.py", f"planted_{number}.py"), line)
+    return _lint(root)
+
+
+def _copy_packages(root: Path) -> Path:
     """The packages' sources in a folder of their own, with an empty module in every room to import from."""
     for name in ("components", "pipelines"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", root)
     rooms = [f"components/{name}" for name in (*TASKS, "mil", "readers", "records")]
     for room in (*rooms, "pipelines"):
-        _plant(tmp_path, f"{room}/planted_target.py", "")
-    return tmp_path
+        _plant(root, f"{room}/planted_target.py", "")
+    return root
 
 
 def _plant(root: Path, name: str, line: str) -> None:
@@ -98,12 +110,22 @@ def _broken(result: subprocess.CompletedProcess[str]) -> set[str]:
     return {by_name[name] for name, broken, _ in verdicts if broken}
 
 
-@pytest.mark.parametrize(("contract", "name", "line"), VIOLATIONS)
-def test_a_planted_import_breaks_its_rule(copy, contract, name, line):
-    _plant(copy, name, line)
+@pytest.mark.parametrize("number", range(len(VIOLATIONS)), ids=lambda n: " ".join(VIOLATIONS[n][1:]))
+def test_a_planted_import_breaks_its_rule(verdict, number):
+    contract, name, line = VIOLATIONS[number]
+    module = name.replace("planted.py", f"planted_{number}").replace("/", ".")
+    assert verdict.returncode != 0
+    assert contract in _broken(verdict), verdict.stdout + verdict.stderr
+    title = _contracts()[contract]
+    told = verdict.stdout.partition("Broken contracts")[2].partition(f"{title}\n{'-' * len(title)}")[2]
+    assert f"{module} -> " in told.partition("\n-----")[0], (line, told)
+
+
+def test_a_new_folder_has_to_be_placed_among_the_rooms(copy):
+    _plant(copy, "components/unplaced/planted.py", "import os")
     result = _lint(copy)
-    assert contract in _broken(result), result.stdout + result.stderr
-    assert result.returncode != 0
+    assert "rooms" in _broken(result)
+    assert "unplaced" in result.stdout
 
 
 def test_records_may_import_none_of_the_heavy_packages(copy):
