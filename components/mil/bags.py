@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from components.mil.encoders.preprocessing import shrink_tiles
 from components.records.dataset import RecordSpan, TiledDataset
@@ -83,8 +85,36 @@ def order_bags(bags: Sequence[Bag], seed: int, epoch: int) -> list[Bag]:
     return shuffled(bags, seed, "order", epoch)
 
 
-def read_spans(spans: Sequence[RecordSpan]) -> Iterator[bytes]:
-    """The serialised Example at each span, with one file open at a time.
+@contextlib.contextmanager
+def translated_errors() -> Iterator[Callable[[Iterator[bytes]], Iterator[bytes]]]:
+    """Reading inside tf.data: what fails there leaves as the error it was.
+
+    Yields:
+        A wrapper for the generator that feeds tf.data.
+
+    Raises:
+        WorkError: the generator's own, or a tile does not decode.
+    """
+    failures: list[WorkError] = []
+
+    def guard(items: Iterator[bytes]) -> Iterator[bytes]:
+        try:
+            yield from items
+        except WorkError as error:
+            failures.append(error)
+            raise
+
+    try:
+        yield guard
+    except tf.errors.OpError as error:
+        if failures:
+            raise failures[0] from None
+        reason = str(error.message).partition("\n")[0][:120]
+        raise WorkError(f"a tile does not decode ({reason})", mend="run `bagline validate` to find it") from None
+
+
+def read_spans(spans: Iterable[RecordSpan | None]) -> Iterator[bytes]:
+    """The serialised Example at each span, with one file open at a time; empty bytes for None.
 
     Raises:
         WorkError: a part is gone or shorter than it was.
@@ -92,22 +122,30 @@ def read_spans(spans: Sequence[RecordSpan]) -> Iterator[bytes]:
     opened, handle = "", -1
     try:
         for span in spans:
+            if span is None:
+                yield b""
+                continue
             if span.path != opened:
                 if handle >= 0:
                     os.close(handle)
                 handle = -1
-                handle, opened = os.open(span.path, os.O_RDONLY), span.path
+                handle, opened = _open_part(span.path), span.path
             data = os.pread(handle, span.length, span.offset)
             if len(data) != span.length:
                 raise WorkError(
                     f"the record at byte {span.offset} is cut off", where=span.path, mend="run the tiling step again"
                 )
             yield data
-    except FileNotFoundError:
-        raise WorkError("is missing", where=span.path, mend="run the tiling step again") from None
     finally:
         if handle >= 0:
             os.close(handle)
+
+
+def _open_part(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise WorkError("is missing", where=path, mend="run the tiling step again") from None
 
 
 def decode_tile(encoded: Any, tile_px: int, side: int | None = None) -> Any:
@@ -127,49 +165,89 @@ def decode_tile(encoded: Any, tile_px: int, side: int | None = None) -> Any:
     return tf.cast(shrink_tiles(tile[None], side)[0], tf.uint8)
 
 
-def bag_batches(
-    bags: Sequence[Bag],
-    choose: Callable[[Bag], Sequence[RecordSpan]],
-    *,
-    instances: int,
-    bags_per_batch: int,
-    tile_px: int,
-    side: int | None = None,
-) -> Any:
-    """Padded batches of bags, in the order of `bags`; decoding runs in parallel, the order does not depend on it.
+class TileSource:
+    """Reads the chosen tiles of bags, shrunk to `side` px.
+
+    Where all tiles of the bags fit into `cache_bytes` they are decoded once and kept; else they are read and decoded
+    each time. Either way the pixels are the same.
 
     Args:
-        bags: what to read.
-        choose: the tiles to take of a bag, at most `instances`.
-        instances: tiles a bag is padded to.
-        bags_per_batch: bags a batch; the last may hold fewer.
+        bags: the bags that will be asked for.
         tile_px: side of a stored tile, px.
-        side: side the tiles are shrunk to while they are read, px.
-
-    Returns:
-        tf.data.Dataset of ({"tiles": uint8 [b, n, s, s, 3], "mask": bool [b, n]}, labels int32 [b]).
+        side: side the tiles are shrunk to, px.
+        cache_bytes: memory the shrunk tiles may take.
     """
-    px = side or tile_px
 
-    def generate() -> Iterator[tuple[bytes, int]]:
-        for bag in bags:
-            spans = choose(bag)
-            for data in read_spans(spans):
-                yield data, bag.label_index
-            for _ in range(instances - len(spans)):
-                yield b"", bag.label_index
+    def __init__(self, bags: Sequence[Bag], *, tile_px: int, side: int, cache_bytes: int = 0) -> None:
+        self.tile_px = tile_px
+        self.side = side
+        self.kept: dict[RecordSpan, int] = {}
+        spans = [span for bag in bags for span in bag.spans]
+        if len(spans) * side * side * 3 <= cache_bytes:
+            self.pixels = np.empty((len(spans), side, side, 3), np.uint8)
+            at = 0
+            for tiles in self.stream(lambda: iter(spans), 64):
+                self.pixels[at : at + len(tiles)] = tiles
+                at += len(tiles)
+            self.kept = {span: number for number, span in enumerate(spans)}
 
-    def decode(data: Any, label: Any) -> tuple[Any, Any, Any]:
-        real = tf.strings.length(data) > 0
+    def stream(self, spans: Callable[[], Iterator[RecordSpan | None]], batch: int) -> Iterator[NDArray[np.uint8]]:
+        """Batches of decoded tiles uint8 [batch, side, side, 3] in the order of `spans`; None gives a black tile.
 
-        def tile() -> Any:
-            encoded = tf.io.parse_single_example(data, {"image/encoded": Feature([], tf.string)})["image/encoded"]
-            return decode_tile(encoded, tile_px, side)
+        Raises:
+            WorkError: a part is missing or damaged, or a tile does not decode.
+        """
 
-        return tf.cond(real, tile, lambda: tf.zeros([px, px, 3], tf.uint8)), real, label
+        def decode(data: Any) -> Any:
+            def tile() -> Any:
+                encoded = tf.io.parse_single_example(data, {"image/encoded": Feature([], tf.string)})["image/encoded"]
+                return decode_tile(encoded, self.tile_px, self.side)
 
-    signature = (tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32))
-    data = tf.data.Dataset.from_generator(generate, output_signature=signature)
-    data = data.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    data = data.batch(instances, drop_remainder=True).batch(bags_per_batch)
-    return data.map(lambda tiles, mask, label: ({"tiles": tiles, "mask": mask}, label[:, 0])).prefetch(2)
+            blank = tf.zeros([self.side, self.side, 3], tf.uint8)
+            return tf.cond(tf.strings.length(data) > 0, tile, lambda: blank)
+
+        with translated_errors() as guard:
+            data = tf.data.Dataset.from_generator(
+                lambda: guard(read_spans(spans())), output_signature=tf.TensorSpec([], tf.string)
+            )
+            data = data.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            yield from data.batch(batch).prefetch(2).as_numpy_iterator()
+
+    def batches(
+        self,
+        bags: Sequence[Bag],
+        choose: Callable[[Bag], Sequence[RecordSpan]],
+        *,
+        instances: int,
+        bags_per_batch: int,
+    ) -> Iterator[tuple[dict[str, Any], Any]]:
+        """Padded batches of bags in the order of `bags`.
+
+        Args:
+            bags: what to read.
+            choose: the tiles to take of a bag, at most `instances`.
+            instances: tiles a bag is padded to.
+            bags_per_batch: bags a batch; the last may hold fewer.
+
+        Yields:
+            {"tiles": uint8 [b, instances, side, side, 3], "mask": bool [b, instances]}, labels int32 [b].
+        """
+        chosen = [list(choose(bag)) for bag in bags]
+        padded = [span for spans in chosen for span in (*spans, *[None] * (instances - len(spans)))]
+        if self.kept:
+            rows = (self._take(padded[at : at + instances]) for at in range(0, len(padded), instances))
+        else:
+            rows = self.stream(lambda: iter(padded), instances)
+        for start in range(0, len(bags), bags_per_batch):
+            group = range(start, min(start + bags_per_batch, len(bags)))
+            tiles = np.stack([next(rows) for _ in group])
+            mask = np.array([[number < len(chosen[index]) for number in range(instances)] for index in group])
+            labels = np.array([bags[index].label_index for index in group], np.int32)
+            yield {"tiles": tf.constant(tiles), "mask": tf.constant(mask)}, tf.constant(labels)
+
+    def _take(self, spans: Sequence[RecordSpan | None]) -> NDArray[np.uint8]:
+        tiles = np.zeros((len(spans), self.side, self.side, 3), np.uint8)
+        for number, span in enumerate(spans):
+            if span is not None:
+                tiles[number] = self.pixels[self.kept[span]]
+        return tiles

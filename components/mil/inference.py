@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.mil.bags import Bag, Feature, decode_tile, index_bags, patients_without_tiles, read_spans
+from components.mil.bags import Bag, Feature, decode_tile, index_bags, patients_without_tiles, read_spans, translated_errors
 from components.mil.model import BagModel, load_bag_model
 from components.records.dataset import RecordSpan, TiledDataset
-from components.records.errors import InputError, WorkError
+from components.records.errors import InputError
 
 __all__ = ["BagPrediction", "load_bag_model", "patients_without_tiles", "predict_bags"]
 
@@ -146,11 +146,9 @@ def _tile_batches(model: BagModel, bags: Sequence[Bag], batch_tiles: int) -> Ite
             "label": found["tile/label"],
         }
 
-    data = tf.data.Dataset.from_generator(generate, output_signature=tf.TensorSpec([], tf.string))
-    data = data.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    try:
+    with translated_errors() as guard:
+        data = tf.data.Dataset.from_generator(
+            lambda: guard(generate()), output_signature=tf.TensorSpec([], tf.string)
+        )
+        data = data.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         yield from data.batch(batch_tiles).prefetch(2)
-    except tf.errors.InvalidArgumentError:
-        raise WorkError(
-            "a tile does not decode", where=bags[0].spans[0].path, mend="run `bagline validate` to find it"
-        ) from None

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.mil.bags import Bag, bag_batches, order_bags, sample_spans, spread_spans
+from components.mil.bags import Bag, TileSource, order_bags, sample_spans, spread_spans
 from components.mil.model import BagModel
 from components.records.provenance import derive_seed
 from components.train_mil.augmentation import augment_tiles
@@ -38,6 +38,12 @@ class BagTrainer:
         self.parameters = parameters
         self.bags = list(train)
         self.validation = list(validation)
+        self.source = TileSource(
+            [*self.bags, *self.validation],
+            tile_px=model.tile_px,
+            side=model.input_px,
+            cache_bytes=parameters.cache_mb << 20,
+        )
         steps = -(-len(self.bags) // parameters.bags_per_batch) * parameters.epochs
         schedule = keras.optimizers.schedules.CosineDecay(
             parameters.learning_rate / 10,
@@ -101,13 +107,11 @@ class BagTrainer:
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         chosen = self.parameters
-        data = bag_batches(
+        data = self.source.batches(
             order_bags(self.bags, chosen.seed, epoch),
             lambda bag: sample_spans(bag, chosen.tiles_per_bag, chosen.seed, epoch),
             instances=chosen.tiles_per_bag,
             bags_per_batch=chosen.bags_per_batch,
-            tile_px=self.model.tile_px,
-            side=self.model.input_px,
         )
         losses, right, bags = [], 0, 0
         for number, (inputs, labels) in enumerate(data):
@@ -141,13 +145,8 @@ class BagTrainer:
         if not self.validation:
             return {}
         most = min(self.parameters.validation_tiles, max(len(bag.spans) for bag in self.validation))
-        data = bag_batches(
-            self.validation,
-            lambda bag: spread_spans(bag, most),
-            instances=most,
-            bags_per_batch=1,
-            tile_px=self.model.tile_px,
-            side=self.model.input_px,
+        data = self.source.batches(
+            self.validation, lambda bag: spread_spans(bag, most), instances=most, bags_per_batch=1
         )
         probabilities, labels = [], []
         for inputs, label in data:

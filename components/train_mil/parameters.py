@@ -31,6 +31,7 @@ class TrainingParameters:
         augment: flips, quarter turns, brightness, contrast and colour.
         class_weights: `balanced` or `none`.
         seed: everything random comes from it.
+        cache_mb: memory the decoded tiles may take; where they need more, they are decoded anew each epoch.
         mixed_precision: float16 with float32 weights, for GPUs.
     """
 
@@ -52,6 +53,7 @@ class TrainingParameters:
     augment: bool = True
     class_weights: str = "balanced"
     seed: int = 0
+    cache_mb: int = 1024
     mixed_precision: bool = False
 
     def check(self) -> None:

@@ -154,15 +154,18 @@ def write_history(training_dir: str, state: State, parameters: TrainingParameter
             "parameters": parameters.to_json(),
         },
     )
-    writers = {
-        split: tf.summary.create_file_writer(storage.join(training_dir, "tensorboard", split))
-        for split in ("train", "val")
-    }
-    for entry in state.history:
-        for name, value in entry.items():
-            split, _, measure = name.rpartition("_")
-            if name not in ("epoch", "seconds"):
-                with writers["val" if split == "val" else "train"].as_default():
-                    tf.summary.scalar(measure, value, step=int(entry["epoch"]))
-    for writer in writers.values():
+    for split in ("train", "val"):
+        writer = tf.summary.create_file_writer(storage.join(training_dir, "tensorboard", split))
+        with writer.as_default():
+            for entry in state.history:
+                _log_entry(split, entry)
         writer.close()
+
+
+def _log_entry(split: str, entry: dict[str, float]) -> None:
+    # tf.summary.scalar needs the tensorboard package; the event it writes does not
+    kind = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})
+    for name, value in entry.items():
+        of, _, measure = name.rpartition("_")
+        if name not in ("epoch", "seconds") and (of == "val") == (split == "val"):
+            tf.summary.write(measure, tf.constant(value, tf.float32), step=int(entry["epoch"]), metadata=kind)
