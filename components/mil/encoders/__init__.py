@@ -1,0 +1,1 @@
+"""Encoders: tiles in, embeddings out."""

@@ -1,0 +1,1 @@
+"""MIL heads: instances and a mask in, bag logits and attention out."""

@@ -1,0 +1,31 @@
+"""Every head by name: a new head is one file and one line here."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from components.mil.heads.attention import Attention
+from components.mil.heads.gated_attention import GatedAttention
+from components.mil.heads.max_pooling import MaxPooling
+from components.mil.heads.mean_pooling import MeanPooling
+from components.mil.heads.protocol import BagHead
+from components.mil.naming import check_name
+
+HEADS: dict[str, type[BagHead]] = {
+    "gated_attention": GatedAttention,
+    "attention": Attention,
+    "mean_pooling": MeanPooling,
+    "max_pooling": MaxPooling,
+}
+
+
+def create_head(name: str, classes: int, **options: Any) -> BagHead:
+    """The head `name` for `classes` classes; of `options` it takes those its constructor names.
+
+    Raises:
+        InputError: there is no such head; suggests the nearest.
+    """
+    check_name("head", name, HEADS)
+    taken = inspect.signature(HEADS[name].__init__).parameters
+    return HEADS[name](classes, name="head", **{key: value for key, value in options.items() if key in taken})

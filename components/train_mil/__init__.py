@@ -1,0 +1,1 @@
+"""Training of a bag model on the records of a tiled dataset."""

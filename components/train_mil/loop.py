@@ -1,0 +1,172 @@
+"""The training loop: epochs of bags, validation, the best weights, and going on where a killed run was."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from components.mil.bags import Bag, TileSource, order_bags, sample_spans, spread_spans
+from components.mil.model import BagModel
+from components.records.provenance import derive_seed
+from components.train_mil.augmentation import augment_tiles
+from components.train_mil.checkpoint import State, load_state, save_state
+from components.train_mil.measures import balanced_weights, mean_auc
+from components.train_mil.parameters import TrainingParameters
+
+log = logging.getLogger(__name__)
+
+
+class BagTrainer:
+    """Trains one bag model.
+
+    Args:
+        model: the model; its weights are trained in place.
+        parameters: how.
+        train, validation: the bags; without validation bags every epoch is run and the last one kept.
+    """
+
+    def __init__(
+        self, model: BagModel, parameters: TrainingParameters, train: Sequence[Bag], validation: Sequence[Bag]
+    ) -> None:
+        self.model = model
+        self.parameters = parameters
+        self.bags = list(train)
+        self.validation = list(validation)
+        self.source = TileSource(
+            [*self.bags, *self.validation],
+            tile_px=model.tile_px,
+            side=model.input_px,
+            cache_bytes=parameters.cache_mb << 20,
+        )
+        steps = -(-len(self.bags) // parameters.bags_per_batch) * parameters.epochs
+        schedule = keras.optimizers.schedules.CosineDecay(
+            parameters.learning_rate / 10,
+            decay_steps=max(1, steps - steps // 20),
+            alpha=0.1,
+            warmup_target=parameters.learning_rate,
+            warmup_steps=max(1, steps // 20),
+        )
+        optimizer = keras.optimizers.AdamW(schedule, weight_decay=parameters.weight_decay, clipnorm=1.0)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        if parameters.mixed_precision:
+            optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+        optimizer.build(model.trainable_variables)
+        self.optimizer = optimizer
+        classes = len(model.label_names)
+        labels = np.array([bag.label_index for bag in self.bags])
+        weights = balanced_weights(labels, classes) if parameters.class_weights == "balanced" else np.ones(classes)
+        self.class_weights = tf.constant(weights, tf.float32)
+        self._step = tf.function(self._train_step, reduce_retracing=True)
+        self._predict = tf.function(lambda inputs: self.model(inputs, training=False), reduce_retracing=True)
+
+    def fit(self, work_dir: str = "", key: str = "") -> State:
+        """Trains to the end; the model then carries the best weights.
+
+        Args:
+            work_dir: where the state is kept after each epoch; nowhere when empty.
+            key: what a state there must carry to be gone on with.
+        """
+        state = (load_state(work_dir, key) if work_dir else None) or self._snapshot([], [], 0)
+        self._restore(state)
+        if state.history:
+            log.info("going on after epoch %d of %d", len(state.history), self.parameters.epochs)
+        for epoch in range(len(state.history) + 1, self.parameters.epochs + 1):
+            if self._ran_out(state):
+                break
+            state = self._run_epoch(epoch, state)
+            if work_dir:
+                save_state(work_dir, key, state)
+        self.model.set_weights(state.best or state.weights)
+        return state
+
+    def _run_epoch(self, epoch: int, state: State) -> State:
+        started = time.monotonic()
+        entry: dict[str, float] = {"epoch": epoch, **self._train_epoch(epoch), **self._validate()}
+        entry["seconds"] = round(time.monotonic() - started, 3)
+        history = [*state.history, entry]
+        improved = "val_loss" not in entry or not any(e["val_loss"] <= entry["val_loss"] for e in state.history)
+        parts = [f"epoch {epoch}/{self.parameters.epochs}"]
+        parts += [f"{name} {entry[name]:.3f}" for name in ("loss", "val_loss", "val_auc") if name in entry]
+        log.info("%s %.0f s%s", " ".join(parts), entry["seconds"], " (best)" if "val_loss" in entry and improved else "")
+        if improved:
+            return self._snapshot(history, self.model.get_weights(), epoch)
+        return self._snapshot(history, state.best, state.best_epoch)
+
+    def _ran_out(self, state: State) -> bool:
+        waited = len(state.history) - state.best_epoch
+        if waited < self.parameters.patience or not state.history:
+            return False
+        log.info("no better validation loss for %d epochs: stopping", waited)
+        return True
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        chosen = self.parameters
+        data = self.source.batches(
+            order_bags(self.bags, chosen.seed, epoch),
+            lambda bag: sample_spans(bag, chosen.tiles_per_bag, chosen.seed, epoch),
+            instances=chosen.tiles_per_bag,
+            bags_per_batch=chosen.bags_per_batch,
+        )
+        losses, right, bags = [], 0, 0
+        for number, (inputs, labels) in enumerate(data):
+            seed = derive_seed(chosen.seed, "augmentation", epoch, number)
+            loss, correct = self._step(inputs, labels, tf.constant([seed >> 32, seed & 0x7FFFFFFF], tf.int32))
+            count = int(labels.shape[0])
+            losses.append(float(loss) * count)
+            right += int(correct)
+            bags += count
+        return {"loss": sum(losses) / bags, "accuracy": right / bags}
+
+    def _train_step(self, inputs: dict[str, Any], labels: Any, seed: Any) -> tuple[Any, Any]:
+        tiles = augment_tiles(inputs["tiles"], seed) if self.parameters.augment else inputs["tiles"]
+        weights = tf.gather(self.class_weights, labels)
+        with tf.GradientTape() as tape:
+            out = self.model({"tiles": tiles, "mask": inputs["mask"]}, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, out["logits"])
+            loss = tf.reduce_mean(losses * weights)
+            if "auxiliary_logits" in out:
+                others = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, out["auxiliary_logits"])
+                loss = 0.5 * loss + 0.5 * tf.reduce_mean(others * weights)
+            if self.model.losses:
+                loss += tf.add_n(self.model.losses)
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, self.model.trainable_variables)
+        self.optimizer.apply_gradients(zip(gradients, self.model.trainable_variables, strict=True))
+        predicted = tf.argmax(out["logits"], axis=-1, output_type=tf.int32)
+        return loss, tf.reduce_sum(tf.cast(predicted == labels, tf.int32))
+
+    def _validate(self) -> dict[str, float]:
+        if not self.validation:
+            return {}
+        most = min(self.parameters.validation_tiles, max(len(bag.spans) for bag in self.validation))
+        data = self.source.batches(
+            self.validation, lambda bag: spread_spans(bag, most), instances=most, bags_per_batch=1
+        )
+        probabilities, labels = [], []
+        for inputs, label in data:
+            probabilities.append(self._predict(inputs)["probabilities"].numpy()[0])
+            labels.append(int(label[0]))
+        found, truth = np.array(probabilities, np.float64), np.array(labels)
+        weights = self.class_weights.numpy().astype(np.float64)[truth]
+        losses = -np.log(np.clip(found[np.arange(len(truth)), truth], 1e-7, 1.0))
+        entry = {
+            "val_loss": float((losses * weights).sum() / weights.sum()),
+            "val_accuracy": float((found.argmax(axis=1) == truth).mean()),
+        }
+        auc = mean_auc(found, truth)
+        return entry if auc is None else {**entry, "val_auc": auc}
+
+    def _snapshot(self, history: list[dict[str, float]], best: list[Any], best_epoch: int) -> State:
+        optimizer = [variable.numpy() for variable in self.optimizer.variables]
+        return State(self.model.get_weights(), optimizer, best, best_epoch, history)
+
+    def _restore(self, state: State) -> None:
+        self.model.set_weights(state.weights)
+        for variable, value in zip(self.optimizer.variables, state.optimizer, strict=True):
+            variable.assign(value)

@@ -1,0 +1,171 @@
+"""Trains a bag model on a tiled dataset and saves it with its history."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.mil.bags import Bag, index_bags, patients_without_tiles  # first: it silences TensorFlow's import
+
+import keras  # isort: skip
+import tensorflow as tf  # isort: skip
+
+from components.mil.model import BagModel, create_bag_model, save_bag_model
+from components.records import storage
+from components.records.dataset import TiledDataset
+from components.records.errors import InputError, WorkError, name_first
+from components.records.provenance import code_version, derive_seed
+from components.records.schema import SCHEMA_VERSION
+from components.train_mil.checkpoint import State, training_key
+from components.train_mil.loop import BagTrainer
+from components.train_mil.parameters import TrainingParameters
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What came of a training.
+
+    Attributes:
+        epochs: epochs run; best_epoch is the one whose weights were kept (1-based).
+        val_loss, val_auc: of that epoch; None without a validation split.
+        patients, slides, tiles: of the train split, those with tiles.
+        seconds: of this process, without the epochs of an earlier one.
+    """
+
+    epochs: int
+    best_epoch: int
+    val_loss: float | None
+    val_auc: float | None
+    patients: int
+    slides: int
+    tiles: int
+    seconds: float
+
+
+def train_mil(
+    root: str, model_dir: str, training_dir: str, parameters: TrainingParameters, work_dir: str = ""
+) -> TrainingSummary:
+    """Trains on the train split of the tiled dataset at `root`, watching its validation split.
+
+    Args:
+        root: a tiled dataset.
+        model_dir: the saved Keras model goes here.
+        training_dir: `history.json` and TensorBoard logs go here.
+        parameters: how to train.
+        work_dir: the state after each epoch is kept here; a training killed before goes on from it.
+
+    Raises:
+        InputError: parameters, or a split that can't be trained on.
+        WorkError: records are damaged.
+    """
+    started = time.monotonic()
+    parameters.check()
+    dataset = TiledDataset(root)
+    train, validation = index_bags(dataset, "train"), index_bags(dataset, "val")
+    _check_bags(dataset, train, validation)
+    prepare_determinism(parameters)
+    model = build_model(dataset, parameters)
+    log.info(
+        "training %s on %d patients, %d tiles; %d patients to validate",
+        parameters.head,
+        len(train),
+        sum(len(bag.spans) for bag in train),
+        len(validation),
+    )
+    state = BagTrainer(model, parameters, train, validation).fit(work_dir, training_key(parameters, dataset))
+    save_bag_model(model, model_dir)
+    write_history(training_dir, state, parameters, model)
+    best = state.history[state.best_epoch - 1]
+    return TrainingSummary(
+        epochs=len(state.history),
+        best_epoch=state.best_epoch,
+        val_loss=best.get("val_loss"),
+        val_auc=best.get("val_auc"),
+        patients=len(train),
+        slides=len({image_id for bag in train for image_id in bag.image_ids}),
+        tiles=sum(len(bag.spans) for bag in train),
+        seconds=time.monotonic() - started,
+    )
+
+
+def prepare_determinism(parameters: TrainingParameters) -> None:
+    """Seeds Keras and asks TensorFlow for the same result from the same input."""
+    keras.utils.set_random_seed(derive_seed(parameters.seed, "weights") % 2**32)
+    tf.config.experimental.enable_op_determinism()
+    keras.mixed_precision.set_global_policy("mixed_float16" if parameters.mixed_precision else "float32")
+
+
+def build_model(dataset: TiledDataset, parameters: TrainingParameters) -> BagModel:
+    """A fresh model for this dataset's tiles and labels, with its metadata."""
+    schema = dataset.schema
+    options: dict[str, Any] = parameters.to_json()
+    metadata = {
+        "schema_version": SCHEMA_VERSION,
+        "code_version": code_version(),
+        "manifest_hash": dataset.manifest.digest,
+        "tile_px": schema.tile_px,
+        "mpp": schema.mpp,
+        "parameters": dict(options),
+    }
+    return create_bag_model(tile_px=schema.tile_px, label_names=list(schema.labels), metadata=metadata, **options)
+
+
+def _check_bags(dataset: TiledDataset, train: Sequence[Bag], validation: Sequence[Bag]) -> None:
+    mend = "split again with other shares or another seed, or add patients"
+    if len(dataset.schema.labels) < 2:
+        raise InputError(f"has the one label {dataset.schema.labels[0]!r}", where=dataset.root, mend="add patients")
+    if not train:
+        raise InputError("has no train patient with a tile", where=dataset.root, mend=mend)
+    missing = sorted(set(dataset.schema.labels) - {bag.label for bag in train})
+    if missing:
+        raise InputError(
+            f"the train split has no patient labelled {', '.join(missing)} with a tile", where=dataset.root, mend=mend
+        )
+    if not validation:
+        log.warning("there is no validation split: every epoch is run and the last one kept")
+    elif len({bag.label for bag in validation}) < 2:
+        raise InputError(
+            f"every val patient is labelled {validation[0].label}: early stopping would see one class",
+            where=dataset.root,
+            mend=mend,
+        )
+    for split in ("train", "val"):
+        empty = patients_without_tiles(dataset, split)
+        if empty:
+            log.warning("%d %s patients have no tile and are left out: %s", len(empty), split, name_first(empty))
+
+
+def write_history(training_dir: str, state: State, parameters: TrainingParameters, model: BagModel) -> None:
+    """Writes `history.json` and the TensorBoard logs of the whole training."""
+    if not all(abs(value) < float("inf") for entry in state.history for value in entry.values()):
+        raise WorkError("the loss is not finite", where="training", mend="lower learning_rate")
+    storage.write_json(
+        storage.join(training_dir, "history.json"),
+        {
+            "epochs": state.history,
+            "best_epoch": state.best_epoch,
+            "label_names": model.label_names,
+            "weights": model.count_params(),
+            "parameters": parameters.to_json(),
+        },
+    )
+    for split in ("train", "val"):
+        writer = tf.summary.create_file_writer(storage.join(training_dir, "tensorboard", split))
+        with writer.as_default():
+            for entry in state.history:
+                _log_entry(split, entry)
+        writer.close()
+
+
+def _log_entry(split: str, entry: dict[str, float]) -> None:
+    # tf.summary.scalar needs the tensorboard package; the event it writes does not
+    kind = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})
+    for name, value in entry.items():
+        of, _, measure = name.rpartition("_")
+        if name not in ("epoch", "seconds") and (of == "val") == (split == "val"):
+            tf.summary.write(measure, tf.constant(value, tf.float32), step=int(entry["epoch"]), metadata=kind)
