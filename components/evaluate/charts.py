@@ -141,9 +141,10 @@ def draw_history(name: str, curves: dict[str, list[float]], best: int | None) ->
     x_ticks = nice_ticks(1, max(epochs, 2), 6) if epochs > 6 else [float(n) for n in range(1, max(epochs, 2) + 1)]
     x_ticks = [max(tick, 0.0) for tick in x_ticks if tick == int(tick)]
     plot = Plot(f"{name} by epoch", "epoch", name, x_ticks, nice_ticks(min(0.0, min(values)), max(values)))
-    for (_, series), css in zip(curves.items(), ("blue", "red", "green"), strict=False):
+    for key, series in curves.items():
         shown = [(number, value) for number, value in enumerate(series, start=1) if math.isfinite(value)]
         if shown:
+            css = "red" if key.startswith("val_") else "blue"
             plot.line([number for number, _ in shown], [value for _, value in shown], css)
     if best is not None:
         plot.mark(best, f"lowest: epoch {best}")

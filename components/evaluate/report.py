@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jinja2
@@ -68,9 +68,10 @@ def write_report(
     environment.filters["number"] = show_number
     environment.filters["count"] = lambda value: f"{value:,}".replace(",", "\u202f")
     tiling = describe_tiling(dataset)
+    validated = describe_validation(validation)
     page = environment.get_template("report.html.j2").render(
         style=(here / "report.css").read_text(encoding="utf-8"),
-        facts=_facts(dataset, model_dir),
+        facts=_facts(dataset, model_dir, tiling, validated),
         totals={
             "patients": len(dataset.patients()),
             "slides": len(dataset.manifest.rows),
@@ -86,7 +87,7 @@ def write_report(
         tiling=tiling,
         tile_counts=draw_tile_counts(tiling["counts"]),
         gallery=_gallery(dataset, found),
-        validation=describe_validation(validation),
+        validation=validated,
         training=describe_training(training_dir),
         metrics=_metrics_table(metrics),
         attention=metrics["attention"],
@@ -107,9 +108,13 @@ def show_number(value: Any, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _facts(dataset: TiledDataset, model_dir: str) -> list[tuple[str, str]]:
+def _facts(
+    dataset: TiledDataset, model_dir: str, tiling: dict[str, Any], validation: dict[str, Any] | None
+) -> list[tuple[str, str]]:
     schema = dataset.schema
     facts = [
+        ("Slides", ", ".join(f"{number} {status}" for status, number in tiling["status"])),
+        ("Records", f"validation: {validation['verdict']}" if validation else "not validated"),
         ("Split manifest", f"sha256:{dataset.manifest.digest[:16]}…"),
         ("Labels", ", ".join(schema.labels)),
         ("Tile", f"{schema.tile_px} px" + (f" at {schema.mpp:g} µm/px" if schema.mpp else "")),
@@ -118,9 +123,9 @@ def _facts(dataset: TiledDataset, model_dir: str) -> list[tuple[str, str]]:
     described = storage.join(model_dir, "bagline.json")
     if storage.stat(described) is not None:
         model = storage.read_json(described)
-        for key, name in (("head", "Head"), ("encoder", "Encoder"), ("code_version", "Trained by")):
-            if isinstance(model, dict) and isinstance(model.get(key), str | int | float):
-                facts.append((name, str(model[key])))
+        chosen = model.get("parameters") or {}
+        named = (("Head", chosen.get("head")), ("Encoder", chosen.get("encoder")), ("Trained by", model.get("code_version")))
+        facts += [(name, PurePath(str(value)).name) for name, value in named if value]
     return [*facts, ("Evaluated by", code_version())]
 
 
