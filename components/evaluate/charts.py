@@ -41,14 +41,17 @@ class Plot:
         )
 
     def x(self, value: float) -> float:
+        """Where a value stands on the horizontal axis, in SVG units."""
         low, high = self._x_range
         return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
+        """Where a value stands on the vertical axis, in SVG units."""
         low, high = self._y_range
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     def line(self, xs: Sequence[float], ys: Sequence[float], css: str) -> None:
+        """A line through the points; a dot where there is one only."""
         if len(xs) == 1:
             self.point(xs[0], ys[0], css, "")
             return
@@ -56,18 +59,21 @@ class Plot:
         self._parts.append(f'<polyline class="line {css}" points="{points}"/>')
 
     def area(self, xs: Sequence[float], ys: Sequence[float], css: str) -> None:
+        """What lies below a line, tinted."""
         base = self.y(self._y_range[0])
         points = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in zip(xs, ys, strict=True))
         points = f"{self.x(xs[0]):.1f},{base:.1f} {points} {self.x(xs[-1]):.1f},{base:.1f}"
         self._parts.append(f'<polygon class="area {css}" points="{points}"/>')
 
     def point(self, x: float, y: float, css: str, tip: str, radius: float = 4) -> None:
+        """A dot; `tip` shows on hovering."""
         self._parts.append(
             f'<circle class="dot {css}" cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="{radius:.1f}">'
             f"<title>{escape(tip)}</title></circle>"
         )
 
     def bar(self, x0: float, x1: float, y: float, css: str, tip: str) -> None:
+        """A bar from the axis up to `y`; `tip` shows on hovering."""
         left, right, top = self.x(x0), self.x(x1), self.y(y)
         height = max(self.y(self._y_range[0]) - top, 0.8)
         self._parts.append(
@@ -85,6 +91,7 @@ class Plot:
         )
 
     def svg(self) -> Markup:
+        """The finished picture, scaling with its place on the page."""
         return Markup(  # noqa: S704 - every text in it went through escape()
             f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(self._title)}">'
             f"<title>{escape(self._title)}</title>{''.join(self._parts)}</svg>"

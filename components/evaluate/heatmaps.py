@@ -7,16 +7,18 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from components.evaluate.attention import rank_attention, relative_attention
-from components.evaluate.bags import Bag
 from components.records import storage
 from components.records.dataset import Thumbnail
+
+if TYPE_CHECKING:
+    from components.mil.inference import BagPrediction
 
 Picture = NDArray[np.uint8]
 
@@ -51,7 +53,7 @@ class SlideTiles:
     tile_labels: NDArray[np.int8]
 
 
-def split_by_slide(bag: Bag) -> dict[str, SlideTiles]:
+def split_by_slide(bag: BagPrediction) -> dict[str, SlideTiles]:
     """A bag's tiles slide by slide; ranks stay those within the patient."""
     rank = rank_attention(bag.attention).astype(np.float32)
     relative = relative_attention(bag.attention)

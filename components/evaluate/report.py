@@ -11,7 +11,12 @@ from components.evaluate.charts import draw_calibration, draw_roc, draw_tile_cou
 from components.evaluate.collect import Collection
 from components.evaluate.curves import Curves
 from components.evaluate.report_patients import describe_patients, describe_top_tiles
-from components.evaluate.report_steps import describe_split_table, describe_tiling, describe_training, describe_validation
+from components.evaluate.report_steps import (
+    describe_split_table,
+    describe_tiling,
+    describe_training,
+    describe_validation,
+)
 from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.provenance import code_version
@@ -25,7 +30,10 @@ _NAMES = {
     "recall": ("Recall", "of the positive patients, how many were found"),
     "f1": ("F1", "harmonic mean of precision and recall"),
     "log_loss": ("Log loss", "lower is better; punishes sure mistakes"),
-    "weighted_log_loss": ("Weighted log loss", "the STRIP AI metric: mean of the labels' log losses; 0.693 knows nothing"),
+    "weighted_log_loss": (
+        "Weighted log loss",
+        "the STRIP AI metric: mean of the labels' log losses; 0.693 knows nothing",
+    ),
     "brier": ("Brier score", "mean squared error of the probability; lower is better"),
     "ece": ("Calibration error", "ECE, 10 bins: how far probabilities are from what happens; lower is better"),
 }
@@ -124,7 +132,11 @@ def _facts(
     if storage.stat(described) is not None:
         model = storage.read_json(described)
         chosen = model.get("parameters") or {}
-        named = (("Head", chosen.get("head")), ("Encoder", chosen.get("encoder")), ("Trained by", model.get("code_version")))
+        named = (
+            ("Head", chosen.get("head")),
+            ("Encoder", chosen.get("encoder")),
+            ("Trained by", model.get("code_version")),
+        )
         facts += [(name, PurePath(str(value)).name) for name, value in named if value]
     return [*facts, ("Evaluated by", code_version())]
 

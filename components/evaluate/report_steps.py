@@ -93,7 +93,13 @@ def describe_validation(path: str) -> dict[str, Any] | None:
 
 def _describe_check(check: dict[str, Any]) -> dict[str, Any]:
     status = str(_first(check, "status", "verdict", "passed") or "").lower()
-    words = {"warn": "warn", "warning": "warn", "skip": "skipped", "skipped": "skipped", "not applicable": "not applicable"}
+    words = {
+        "warn": "warn",
+        "warning": "warn",
+        "skip": "skipped",
+        "skipped": "skipped",
+        "not applicable": "not applicable",
+    }
     status = "pass" if status in _PASS_WORDS else words.get(status, "fail")
     offenders = check.get("offenders")
     named = name_first((_plain(o) for o in offenders), 5) if isinstance(offenders, list) else ""

@@ -90,9 +90,19 @@ def write_dataset(root: Path, slides: list[Slide]) -> str:
             parts.append(Part(name, slide.image_id, slide.split, len(slide.tiles), len(data), digest))
         ledger.append(
             LedgerEntry(
-                slide.image_id, slide.status, slide.reason, len(slide.tiles), 0, 1.5, f"{slide.image_id}.tif",
-                "sha256:00", "openslide", 0.5, "file", {},
-            )  # fmt: skip
+                slide.image_id,
+                slide.status,
+                slide.reason,
+                len(slide.tiles),
+                0,
+                1.5,
+                f"{slide.image_id}.tif",
+                "sha256:00",
+                "openslide",
+                0.5,
+                "file",
+                {},
+            )
         )
         if slide.thumbnail:
             storage.write_bytes(

@@ -143,7 +143,10 @@ def test_same_inputs_same_bytes_wherever_they_are(kit: Any, dataset_root: str, t
 def test_labels_and_ids_are_escaped(kit: Any, tmp_path: Path) -> None:
     evil = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>')
     slides = [
-        kit.slide(f"<i>{split}{n}", f"<b>{split}{n}", evil[n % 2], split, status="partial", reason="<u>bad</u>", center_id="<s>")
+        kit.slide(
+            f"<i>{split}{n}", f"<b>{split}{n}", evil[n % 2], split,
+            status="partial", reason="<u>bad</u>", center_id="<s>",
+        )
         for split in ("train", "test")
         for n in range(4)
     ]  # fmt: skip
@@ -259,10 +262,10 @@ def test_datasets_that_cannot_be_evaluated(kit: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has one label only; a classifier needs two or more"):
         evaluate(one, "", str(tmp_path / "out"), predictor=kit.predictor())
     unsplit = kit.write(tmp_path / "unsplit", [kit.slide("s", "p", "CE", ""), kit.slide("t", "q", "LAA", "test")])
-    with pytest.raises(InputError, match="1 rows have no split .the first on line 2.; run the split step first"):
+    with pytest.raises(InputError, match=r"1 rows have no split .the first on line 2.; run the split step first"):
         evaluate(unsplit, "", str(tmp_path / "out"), predictor=kit.predictor())
     slides = [kit.slide(f"s{n}", f"p{n}", label, "test", []) for n, label in enumerate(("CE", "LAA"))]
-    with pytest.raises(WorkError, match="no patient has a tile to predict from; look at ledger.jsonl"):
+    with pytest.raises(WorkError, match=r"no patient has a tile to predict from; look at ledger.jsonl"):
         evaluate(kit.write(tmp_path / "bare", slides), "", str(tmp_path / "out"), predictor=kit.predictor())
 
 

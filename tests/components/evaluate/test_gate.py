@@ -59,7 +59,7 @@ def test_previous_metrics_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"metrics\.json: no such file"):
         read_previous(str(tmp_path))
     (tmp_path / "metrics.json").write_text("[1]")
-    with pytest.raises(InputError, match="holds no metrics of a split; give the metrics.json of an earlier run"):
+    with pytest.raises(InputError, match=r"holds no metrics of a split; give the metrics.json of an earlier run"):
         read_previous(str(tmp_path))
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(InputError, match="is not JSON"):
