@@ -76,6 +76,9 @@ def write_dataset(root: Path, slides: list[Slide]) -> str:
                             "image/format": "jpeg",
                             "tile/x": x,
                             "tile/y": y,
+                            "tile/level0_width": TILE,
+                            "tile/level0_height": TILE,
+                            "tile/tissue": 0.75,
                             **({"tile/label": marked} if marked >= 0 else {}),
                         }
                     )

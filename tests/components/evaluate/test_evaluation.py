@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -293,3 +295,25 @@ def test_a_patient_that_comes_twice(kit: Any, dataset_root: str, tmp_path: Path)
 
     with pytest.raises(WorkError, match="patient train0 came twice"):
         evaluate(dataset_root, "", str(tmp_path), parameters=QUICK, predictor=twice)
+
+
+def test_the_saved_model_is_asked_for_every_patient(
+    kit: Any, dataset_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What components.mil.inference offers, without TensorFlow."""
+
+    def use_model(*labels: str) -> None:
+        inference = types.ModuleType("components.mil.inference")
+        inference.load_bag_model = lambda folder: types.SimpleNamespace(label_names=list(labels), folder=folder)
+        inference.predict_bags = lambda model, dataset: kit.predictor()(model.folder, dataset)
+        monkeypatch.setitem(sys.modules, "components.mil", types.ModuleType("components.mil"))
+        monkeypatch.setitem(sys.modules, "components.mil.inference", inference)
+
+    use_model("CE", "LAA")
+    done = evaluate(dataset_root, "model", str(tmp_path), parameters=QUICK)
+    assert done.metrics["test"]["n_patients"] == 6
+    use_model("CE", "other")
+    with pytest.raises(
+        InputError, match="model: knows the labels CE, other, but the records have CE, LAA; evaluate it"
+    ):
+        evaluate(dataset_root, "model", str(tmp_path), parameters=QUICK)
