@@ -44,6 +44,7 @@ def find_one(root: Path, name: str) -> Path:
 
 
 @NEEDS_MIL
+@pytest.mark.slow
 def test_component_gives_finite_metrics_curve_report_and_metadata(
     dataset_root: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

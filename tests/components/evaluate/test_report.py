@@ -53,7 +53,10 @@ def test_tiling_adds_up_and_names_what_failed(dataset_root: str) -> None:
 def test_validation_is_read_whatever_its_optional_keys(tmp_path: Path) -> None:
     path = tmp_path / "v.json"
     checks = [
-        {"name": "every_tile_decodes", "status": "fail", "measured": 0.123456, "threshold": {"max": 0}, "offenders": list("abcdefg")},
+        {
+            "name": "every_tile_decodes", "status": "fail", "measured": 0.123456, "threshold": {"max": 0},
+            "offenders": list("abcdefg"),
+        },
         {"check": "other", "passed": True},
         {"id": "drift", "status": "not applicable", "message": "one center only"},
         "not a check",
