@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluate.bags import Bag
 from components.records.dataset import RecordSpan
+
+if TYPE_CHECKING:
+    from components.mil.inference import BagPrediction
 
 _HISTOGRAM_BINS = 1 << 16
 _HISTOGRAM_RANGE = (-48.0, 16.0)
@@ -64,7 +66,7 @@ class MaskAgreement:
     _negative: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_HISTOGRAM_BINS, np.int64))
     _attention_sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
 
-    def add(self, bag: Bag) -> None:
+    def add(self, bag: BagPrediction) -> None:
         """Counts one patient's tiles; those without a tile label are left out."""
         known = bag.tile_labels >= 0
         marked = bag.tile_labels == 1
@@ -126,7 +128,7 @@ class TopTiles:
     per_patient: int = 3
     _heaps: dict[str, list[TopTile]] = field(default_factory=dict)
 
-    def add(self, bag: Bag) -> None:
+    def add(self, bag: BagPrediction) -> None:
         """Offers one patient's tiles."""
         heap = self._heaps.setdefault(bag.label, [])
         relative = relative_attention(bag.attention)

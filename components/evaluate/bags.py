@@ -1,62 +1,23 @@
-"""What evaluation needs of a predicted bag, and the predictor that yields them."""
+"""Where the predicted bags come from, and what must hold for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from components.records.dataset import RecordSpan, TiledDataset
+from components.records.dataset import TiledDataset
 from components.records.errors import InputError, WorkError
 
-
-class Bag(Protocol):
-    """One patient's prediction from all tiles; `components.mil.inference.BagPrediction` is one.
-
-    Attributes:
-        probabilities: float [classes], in the order of the dataset's labels.
-        image_ids: [n] the slide of each tile.
-        x, y, width, height: int64 [n], level-0 px.
-        tissue: float32 [n], 0–1.
-        attention: float32 [n], summing to 1 over the patient.
-        tile_labels: int8 [n], -1 where the record has none.
-        spans: [n] where each tile's record lies.
-    """
-
-    @property
-    def patient_id(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def split(self) -> str: ...
-    @property
-    def probabilities(self) -> NDArray[np.float32]: ...
-    @property
-    def image_ids(self) -> tuple[str, ...]: ...
-    @property
-    def x(self) -> NDArray[np.int64]: ...
-    @property
-    def y(self) -> NDArray[np.int64]: ...
-    @property
-    def width(self) -> NDArray[np.int64]: ...
-    @property
-    def height(self) -> NDArray[np.int64]: ...
-    @property
-    def tissue(self) -> NDArray[np.float32]: ...
-    @property
-    def attention(self) -> NDArray[np.float32]: ...
-    @property
-    def tile_labels(self) -> NDArray[np.int8]: ...
-    @property
-    def spans(self) -> tuple[RecordSpan, ...]: ...
+if TYPE_CHECKING:  # importing it for real would import TensorFlow
+    from components.mil.inference import BagPrediction
 
 
-Predictor = Callable[[str, TiledDataset], Iterator[Bag]]
+Predictor = Callable[[str, TiledDataset], "Iterator[BagPrediction]"]
 
 
-def predict_with_model(model_dir: str, dataset: TiledDataset) -> Iterator[Bag]:
+def predict_with_model(model_dir: str, dataset: TiledDataset) -> Iterator[BagPrediction]:
     """Predicts every patient of every split with a saved bag model.
 
     Raises:
@@ -74,7 +35,7 @@ def predict_with_model(model_dir: str, dataset: TiledDataset) -> Iterator[Bag]:
     yield from predict_bags(model, dataset)
 
 
-def check_bag(bag: Any, classes: int) -> None:
+def check_bag(bag: BagPrediction, classes: int) -> None:
     """Raises WorkError where a prediction is not finite, or has another number of classes than the dataset."""
     where = f"patient {bag.patient_id}"
     if np.shape(bag.probabilities) != (classes,):

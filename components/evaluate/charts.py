@@ -41,14 +41,17 @@ class Plot:
         )
 
     def x(self, value: float) -> float:
+        """Where a value stands on the horizontal axis, in SVG units."""
         low, high = self._x_range
         return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
+        """Where a value stands on the vertical axis, in SVG units."""
         low, high = self._y_range
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     def line(self, xs: Sequence[float], ys: Sequence[float], css: str) -> None:
+        """A line through the points; a dot where there is one only."""
         if len(xs) == 1:
             self.point(xs[0], ys[0], css, "")
             return
@@ -56,18 +59,21 @@ class Plot:
         self._parts.append(f'<polyline class="line {css}" points="{points}"/>')
 
     def area(self, xs: Sequence[float], ys: Sequence[float], css: str) -> None:
+        """What lies below a line, tinted."""
         base = self.y(self._y_range[0])
         points = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in zip(xs, ys, strict=True))
         points = f"{self.x(xs[0]):.1f},{base:.1f} {points} {self.x(xs[-1]):.1f},{base:.1f}"
         self._parts.append(f'<polygon class="area {css}" points="{points}"/>')
 
     def point(self, x: float, y: float, css: str, tip: str, radius: float = 4) -> None:
+        """A dot; `tip` shows on hovering."""
         self._parts.append(
             f'<circle class="dot {css}" cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="{radius:.1f}">'
             f"<title>{escape(tip)}</title></circle>"
         )
 
     def bar(self, x0: float, x1: float, y: float, css: str, tip: str) -> None:
+        """A bar from the axis up to `y`; `tip` shows on hovering."""
         left, right, top = self.x(x0), self.x(x1), self.y(y)
         height = max(self.y(self._y_range[0]) - top, 0.8)
         self._parts.append(
@@ -85,6 +91,7 @@ class Plot:
         )
 
     def svg(self) -> Markup:
+        """The finished picture, scaling with its place on the page."""
         return Markup(  # noqa: S704 - every text in it went through escape()
             f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(self._title)}">'
             f"<title>{escape(self._title)}</title>{''.join(self._parts)}</svg>"
@@ -141,9 +148,10 @@ def draw_history(name: str, curves: dict[str, list[float]], best: int | None) ->
     x_ticks = nice_ticks(1, max(epochs, 2), 6) if epochs > 6 else [float(n) for n in range(1, max(epochs, 2) + 1)]
     x_ticks = [max(tick, 0.0) for tick in x_ticks if tick == int(tick)]
     plot = Plot(f"{name} by epoch", "epoch", name, x_ticks, nice_ticks(min(0.0, min(values)), max(values)))
-    for (_, series), css in zip(curves.items(), ("blue", "red", "green"), strict=False):
+    for key, series in curves.items():
         shown = [(number, value) for number, value in enumerate(series, start=1) if math.isfinite(value)]
         if shown:
+            css = "red" if key.startswith("val_") else "blue"
             plot.line([number for number, _ in shown], [value for _, value in shown], css)
     if best is not None:
         plot.mark(best, f"lowest: epoch {best}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from components.evaluate.attention import MaskAgreement, TopTile, TopTiles
-from components.evaluate.bags import Bag
 from components.evaluate.heatmaps import (
     SlideTiles,
     add_legend,
@@ -21,6 +21,9 @@ from components.evaluate.predictions import AttendedSlide, Prediction, sort_pred
 from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.errors import WorkError
+
+if TYPE_CHECKING:
+    from components.mil.inference import BagPrediction
 
 GALLERY_SLIDES = 24
 _GALLERY_SIDE = 300
@@ -66,7 +69,7 @@ class Collector:
         self._top = TopTiles(keep=self.top_tiles)
         self._mapped: set[str] = set()
 
-    def add(self, bag: Bag) -> None:
+    def add(self, bag: BagPrediction) -> None:
         """Takes one patient's prediction; a bag without tiles counts as no prediction.
 
         Raises:
@@ -76,7 +79,9 @@ class Collector:
             return
         if bag.patient_id not in self._patients or bag.patient_id in self._predictions:
             problem = "came twice" if bag.patient_id in self._predictions else "is not in split.csv"
-            raise WorkError(f"patient {bag.patient_id} {problem}", where=self.dataset.root, mend="tile the slides again")
+            raise WorkError(
+                f"patient {bag.patient_id} {problem}", where=self.dataset.root, mend="tile the slides again"
+            )
         slides = split_by_slide(bag)
         attended = sorted((_describe(tiles) for tiles in slides.values()), key=lambda slide: -slide.share)
         self._predictions[bag.patient_id] = Prediction(

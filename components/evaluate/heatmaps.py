@@ -7,16 +7,18 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from components.evaluate.attention import rank_attention, relative_attention
-from components.evaluate.bags import Bag
 from components.records import storage
 from components.records.dataset import Thumbnail
+
+if TYPE_CHECKING:
+    from components.mil.inference import BagPrediction
 
 Picture = NDArray[np.uint8]
 
@@ -24,7 +26,7 @@ CLASSES = ("Attention 0-20%", "Attention 20-40%", "Attention 40-60%", "Attention
 _COLORMAP = "viridis"
 LEGEND_PX = 34
 _BLANK_SIDE = 1024
-_INK, _PAPER = (60, 60, 66), (255, 255, 255)
+_INK, _PAPER, _MARK = (60, 60, 66), (255, 255, 255), (200, 60, 40)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class SlideTiles:
     tile_labels: NDArray[np.int8]
 
 
-def split_by_slide(bag: Bag) -> dict[str, SlideTiles]:
+def split_by_slide(bag: BagPrediction) -> dict[str, SlideTiles]:
     """A bag's tiles slide by slide; ranks stay those within the patient."""
     rank = rank_attention(bag.attention).astype(np.float32)
     relative = relative_attention(bag.attention)
@@ -93,18 +95,35 @@ def boxes_on_thumbnail(tiles: SlideTiles, downsample: float, shape: tuple[int, i
 
 
 def overlay_attention(picture: Picture, tiles: SlideTiles, downsample: float) -> Picture:
-    """`picture` [h, w, 3] in grey with the tiles' ranks over it; where tiles overlap, their mean."""
+    """`picture` [h, w, 3] in grey with the tiles' ranks over it; where tiles overlap, their mean.
+
+    A red line goes around the tiles that the lesion mask marks, where there is a mask.
+    """
     shape = picture.shape[:2]
     total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     boxes = boxes_on_thumbnail(tiles, downsample, (shape[0], shape[1]))
-    for (left, top, right, bottom), rank in zip(boxes.tolist(), tiles.rank, strict=True):
+    marked = np.zeros(shape, bool)
+    for (left, top, right, bottom), rank, label in zip(boxes.tolist(), tiles.rank, tiles.tile_labels, strict=True):
         total[top:bottom, left:right] += rank
         count[top:bottom, left:right] += 1
+        if label == 1:
+            marked[top:bottom, left:right] = True
     covered = count > 0
     mean = np.divide(total, count, out=np.zeros_like(total), where=covered)
     alpha = np.where(covered, 0.4 + 0.2 * mean, 0)[..., None]
     grey = picture.mean(axis=2, keepdims=True)
-    return np.asarray(np.round(grey * (1 - alpha) + color_of(mean) * alpha), np.uint8)
+    blended = np.asarray(np.round(grey * (1 - alpha) + color_of(mean) * alpha), np.uint8)
+    blended[_outline(marked)] = _MARK
+    return blended
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The inner edge of a mask, 2 to 3 px wide by its picture's size."""
+    inner = mask
+    for _ in range(2 + (max(mask.shape) > 1200)):
+        padded = np.pad(inner, 1)
+        inner = inner & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inner
 
 
 def load_thumbnail(root: str, thumbnail: Thumbnail) -> Picture:

@@ -194,7 +194,8 @@ def _binary_auc(weights: Array, positive: NDArray[np.bool_], scores: Array) -> A
     negatives = np.add.reduceat((weights * ~positive)[:, order], starts, axis=1)
     below = np.cumsum(negatives, axis=1) - negatives
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return _ratio((positives * (below + negatives / 2)).sum(axis=1), pairs)
+    auc: Array = _ratio((positives * (below + negatives / 2)).sum(axis=1), pairs)
+    return auc
 
 
 def _calibration_error(weights: Array, confidence: Array, correct: NDArray[np.bool_]) -> Array:
@@ -205,7 +206,9 @@ def _calibration_error(weights: Array, confidence: Array, correct: NDArray[np.bo
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:
-    return np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=denominator > 0)
+    out = np.full(np.shape(numerator), np.nan)
+    np.divide(numerator, denominator, out=out, where=denominator > 0)
+    return out
 
 
 def _mean_of_defined(values: Array) -> Array:

@@ -34,7 +34,7 @@ def data_uri(picture: Image.Image, side: int, quality: int = 82) -> str:
 
 
 def crop_around(box: tuple[int, int, int, int], downsample: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The thumbnail px around a box in level-0 px, with a margin and nearly square, inside a picture of `size` (w, h)."""
+    """A nearly square crop, thumbnail px, around a box in level-0 px, inside a picture of `size` (w, h)."""
     left, top, right, bottom = (value / downsample for value in box)
     side = max(right - left, bottom - top)
     width, height = (max(length, 0.75 * side) + 0.12 * side for length in (right - left, bottom - top))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jinja2
@@ -11,7 +11,12 @@ from components.evaluate.charts import draw_calibration, draw_roc, draw_tile_cou
 from components.evaluate.collect import Collection
 from components.evaluate.curves import Curves
 from components.evaluate.report_patients import describe_patients, describe_top_tiles
-from components.evaluate.report_steps import describe_split_table, describe_tiling, describe_training, describe_validation
+from components.evaluate.report_steps import (
+    describe_split_table,
+    describe_tiling,
+    describe_training,
+    describe_validation,
+)
 from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.provenance import code_version
@@ -25,7 +30,10 @@ _NAMES = {
     "recall": ("Recall", "of the positive patients, how many were found"),
     "f1": ("F1", "harmonic mean of precision and recall"),
     "log_loss": ("Log loss", "lower is better; punishes sure mistakes"),
-    "weighted_log_loss": ("Weighted log loss", "the STRIP AI metric: mean of the labels' log losses; 0.693 knows nothing"),
+    "weighted_log_loss": (
+        "Weighted log loss",
+        "the STRIP AI metric: mean of the labels' log losses; 0.693 knows nothing",
+    ),
     "brier": ("Brier score", "mean squared error of the probability; lower is better"),
     "ece": ("Calibration error", "ECE, 10 bins: how far probabilities are from what happens; lower is better"),
 }
@@ -68,9 +76,10 @@ def write_report(
     environment.filters["number"] = show_number
     environment.filters["count"] = lambda value: f"{value:,}".replace(",", "\u202f")
     tiling = describe_tiling(dataset)
+    validated = describe_validation(validation)
     page = environment.get_template("report.html.j2").render(
         style=(here / "report.css").read_text(encoding="utf-8"),
-        facts=_facts(dataset, model_dir),
+        facts=_facts(dataset, model_dir, tiling, validated),
         totals={
             "patients": len(dataset.patients()),
             "slides": len(dataset.manifest.rows),
@@ -86,7 +95,7 @@ def write_report(
         tiling=tiling,
         tile_counts=draw_tile_counts(tiling["counts"]),
         gallery=_gallery(dataset, found),
-        validation=describe_validation(validation),
+        validation=validated,
         training=describe_training(training_dir),
         metrics=_metrics_table(metrics),
         attention=metrics["attention"],
@@ -107,9 +116,13 @@ def show_number(value: Any, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _facts(dataset: TiledDataset, model_dir: str) -> list[tuple[str, str]]:
+def _facts(
+    dataset: TiledDataset, model_dir: str, tiling: dict[str, Any], validation: dict[str, Any] | None
+) -> list[tuple[str, str]]:
     schema = dataset.schema
     facts = [
+        ("Slides", ", ".join(f"{number} {status}" for status, number in tiling["status"])),
+        ("Records", f"validation: {validation['verdict']}" if validation else "not validated"),
         ("Split manifest", f"sha256:{dataset.manifest.digest[:16]}…"),
         ("Labels", ", ".join(schema.labels)),
         ("Tile", f"{schema.tile_px} px" + (f" at {schema.mpp:g} µm/px" if schema.mpp else "")),
@@ -118,9 +131,13 @@ def _facts(dataset: TiledDataset, model_dir: str) -> list[tuple[str, str]]:
     described = storage.join(model_dir, "bagline.json")
     if storage.stat(described) is not None:
         model = storage.read_json(described)
-        for key, name in (("head", "Head"), ("encoder", "Encoder"), ("code_version", "Trained by")):
-            if isinstance(model, dict) and isinstance(model.get(key), str | int | float):
-                facts.append((name, str(model[key])))
+        chosen = model.get("parameters") or {}
+        named = (
+            ("Head", chosen.get("head")),
+            ("Encoder", chosen.get("encoder")),
+            ("Trained by", model.get("code_version")),
+        )
+        facts += [(name, PurePath(str(value)).name) for name, value in named if value]
     return [*facts, ("Evaluated by", code_version())]
 
 

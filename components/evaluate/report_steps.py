@@ -17,6 +17,7 @@ _MOST_PROBLEMS = 40
 _MOST_CENTERS = 40
 _PASS_WORDS = ("pass", "passed", "ok", "true")
 _MOST_CURVES = 4
+_NOT_CURVES = ("epoch", "seconds")
 
 
 def describe_split_table(dataset: TiledDataset) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def describe_validation(path: str) -> dict[str, Any] | None:
     verdict = str(found.get("verdict", "")).lower()
     return {
         "verdict": verdict or "unknown",
-        "passed": verdict in _PASS_WORDS,
+        "tone": "green" if verdict in _PASS_WORDS else "amber" if verdict.startswith("warn") else "red",
         "checks": listed,
         "bad": sum(check["status"] == "fail" for check in listed),
     }
@@ -92,7 +93,13 @@ def describe_validation(path: str) -> dict[str, Any] | None:
 
 def _describe_check(check: dict[str, Any]) -> dict[str, Any]:
     status = str(_first(check, "status", "verdict", "passed") or "").lower()
-    words = {"warn": "warn", "warning": "warn", "skip": "skipped", "skipped": "skipped"}
+    words = {
+        "warn": "warn",
+        "warning": "warn",
+        "skip": "skipped",
+        "skipped": "skipped",
+        "not applicable": "not applicable",
+    }
     status = "pass" if status in _PASS_WORDS else words.get(status, "fail")
     offenders = check.get("offenders")
     named = name_first((_plain(o) for o in offenders), 5) if isinstance(offenders, list) else ""
@@ -145,7 +152,7 @@ def _series_of(history: Any) -> dict[str, list[float]]:
         return {}
     found = {}
     for name, values in history.items():
-        if isinstance(values, list) and values and any(_is_number(value) for value in values):
+        if name not in _NOT_CURVES and isinstance(values, list) and any(_is_number(value) for value in values):
             found[str(name)] = [float(value) if _is_number(value) else math.nan for value in values]
     return found
 

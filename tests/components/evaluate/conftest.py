@@ -76,6 +76,9 @@ def write_dataset(root: Path, slides: list[Slide]) -> str:
                             "image/format": "jpeg",
                             "tile/x": x,
                             "tile/y": y,
+                            "tile/level0_width": TILE,
+                            "tile/level0_height": TILE,
+                            "tile/tissue": 0.75,
                             **({"tile/label": marked} if marked >= 0 else {}),
                         }
                     )
@@ -90,9 +93,19 @@ def write_dataset(root: Path, slides: list[Slide]) -> str:
             parts.append(Part(name, slide.image_id, slide.split, len(slide.tiles), len(data), digest))
         ledger.append(
             LedgerEntry(
-                slide.image_id, slide.status, slide.reason, len(slide.tiles), 0, 1.5, f"{slide.image_id}.tif",
-                "sha256:00", "openslide", 0.5, "file", {},
-            )  # fmt: skip
+                slide.image_id,
+                slide.status,
+                slide.reason,
+                len(slide.tiles),
+                0,
+                1.5,
+                f"{slide.image_id}.tif",
+                "sha256:00",
+                "openslide",
+                0.5,
+                "file",
+                {},
+            )
         )
         if slide.thumbnail:
             storage.write_bytes(
