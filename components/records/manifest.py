@@ -6,8 +6,11 @@ import csv
 import hashlib
 import io
 import math
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import IO, NamedTuple
 
 from components.records import storage
 from components.records.errors import InputError, name_first
@@ -16,8 +19,22 @@ from components.records.schema import SPLITS
 REQUIRED_COLUMNS = ("image_id", "patient_id", "label")
 OPTIONAL_COLUMNS = ("center_id", "image_num", "image_path", "mask_path", "mpp", "split")
 
+_KNOWN_COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+_SPLIT_CELLS = frozenset(("", *SPLITS))
+_LISTED_PROBLEMS = 10_000
+_MEND_IMAGE = "put the images below --images-root or correct the rows"
+_MEND_PATH = "tell them apart with a column image_path"
 
-@dataclass(frozen=True)
+
+class RowProblem(NamedTuple):
+    """What is wrong with a row, and the mend; `line` is its line in the file, 0 where no single row is to blame."""
+
+    line: int
+    text: str
+    mend: str = "correct these rows"
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One image of the manifest; `extra` holds the columns that bagline only carries along."""
 
@@ -58,16 +75,16 @@ def _parse_mpp(text: str) -> float | None:
     return value
 
 
-def read_manifest(path: str) -> Manifest:
-    r"""Reads a manifest (CSV, UTF-8 with or without BOM).
+def scan_manifest(path: str) -> tuple[Manifest, list[RowProblem]]:
+    """Reads a manifest and returns what is wrong with its rows instead of raising it.
 
-    Cells are stripped of blanks around them. Image ids become file names, so `/`, `\\`, control
-    characters and a leading dot are refused in them.
+    For callers that add checks of their own and report everything together. Faulty rows are among
+    the manifest's (unless their number of cells is wrong), so that such checks see every patient;
+    an unusable mpp is None there.
 
     Raises:
-        InputError: names every offending line at once: missing or doubled columns, rows of another
-            length, empty or unusable ids, duplicate image ids, an mpp that is no positive number,
-            a split that is none of train, val, test.
+        InputError: the file as a whole is unusable: it is missing, no UTF-8 CSV, lacks a column or has one twice,
+            or has no rows.
     """
     content = storage.read_bytes(path)
     try:
@@ -77,17 +94,44 @@ def read_manifest(path: str) -> Manifest:
     if "\0" in text:
         raise InputError("holds a NUL byte", where=path, mend="save it as UTF-8 CSV")
     reader = csv.reader(io.StringIO(text, newline=""))
+    del text
     try:
         header = [name.strip() for name in next(reader, [])]
         _check_header(path, header)
         rows, problems = _read_rows(reader, header)
     except csv.Error as error:
         raise InputError(f"line {reader.line_num} is not CSV ({error})", where=path, mend="correct the line") from None
-    if problems:
-        raise InputError(name_first(problems, limit=len(problems)), where=path, mend="correct these rows")
-    if not rows:
+    if not rows and not problems:
         raise InputError("has no rows", where=path, mend="add one row an image")
-    return Manifest(str(path), tuple(rows), tuple(header), hashlib.sha256(content).hexdigest())
+    return Manifest(str(path), tuple(rows), tuple(header), hashlib.sha256(content).hexdigest()), problems
+
+
+def read_manifest(path: str) -> Manifest:
+    r"""Reads a manifest (CSV, UTF-8 with or without BOM).
+
+    Cells are stripped of blanks around them, those of columns that are only carried along are not.
+    Image ids become file names, so `/`, `\\`, control characters and a leading dot are refused in them.
+
+    Raises:
+        InputError: names every offending line at once: missing or doubled columns, rows of another
+            length, empty or unusable ids, duplicate image ids, an mpp that is no positive number,
+            a split that is none of train, val, test.
+    """
+    manifest, problems = scan_manifest(path)
+    refuse_rows(path, problems)
+    return manifest
+
+
+def refuse_rows(path: str, problems: list[RowProblem]) -> None:
+    """Raises one InputError that lists every problem in line order, and each mend once; nothing where there is none."""
+    if not problems:
+        return
+    ordered = sorted(problems, key=lambda problem: (problem.line or math.inf, problem.text))
+    lines = [f"line {problem.line}: {problem.text}" if problem.line else problem.text for problem in ordered]
+    rest = len(lines) - _LISTED_PROBLEMS
+    shown = "; ".join(lines[:_LISTED_PROBLEMS]) + (f" and {rest} more" if rest > 0 else "")
+    mends = dict.fromkeys(problem.mend for problem in ordered)
+    raise InputError(shown, where=str(path), mend=", ".join(mends))
 
 
 def _check_header(path: str, header: list[str]) -> None:
@@ -100,87 +144,122 @@ def _check_header(path: str, header: list[str]) -> None:
         raise InputError(f"has the column {', '.join(doubled)} twice", where=path, mend="remove one of the two")
 
 
-def _read_rows(reader: csv._reader, header: list[str]) -> tuple[list[Row], list[str]]:  # type: ignore[name-defined]
+def _read_rows(reader: csv._reader, header: list[str]) -> tuple[list[Row], list[RowProblem]]:  # type: ignore[name-defined]
     rows: list[Row] = []
-    problems: list[str] = []
+    problems: list[RowProblem] = []
     first_line: dict[str, int] = {}
-    known = set(REQUIRED_COLUMNS) | set(OPTIONAL_COLUMNS)
-    others = [name for name in header if name not in known]
+    known = _KNOWN_COLUMNS
+    places = [header.index(name) if name in header else len(header) for name in known]
+    others = [(name, place) for place, name in enumerate(header) if name not in known]
     for cells in reader:
         line = reader.line_num
-        if not any(cell.strip() for cell in cells):
-            continue
         if len(cells) != len(header):
-            problems.append(f"line {line}: {len(cells)} cells where the header has {len(header)}")
+            if any(cell.strip() for cell in cells):
+                problems.append(RowProblem(line, f"{len(cells)} cells where the header has {len(header)}"))
             continue
-        values = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-        found = _row_problems(values, line)
-        image_id = values["image_id"]
-        if image_id and image_id in first_line:
-            found.append(f"line {line}: image_id {image_id} is already on line {first_line[image_id]}")
-        first_line.setdefault(image_id, line)
-        problems += found
+        cells.append("")  # what a column that is absent holds
+        values = [cells[place].strip() for place in places]
+        found: list[RowProblem] = []
+        if not _is_plain(values):
+            if not any(cell.strip() for cell in cells):
+                continue
+            found = [RowProblem(line, text) for text in _row_problems(dict(zip(known, values, strict=True)))]
+        image_id, patient_id, label, center_id, image_num, image_path, mask_path, mpp, split = values
+        before = first_line.setdefault(image_id, line)
+        if image_id and before != line:
+            found.append(RowProblem(line, f"image_id {image_id} is already on line {before}"))
         if found:
-            continue
+            problems += found
         rows.append(
             Row(
-                image_id=image_id,
-                patient_id=values["patient_id"],
-                label=values["label"],
-                line=line,
-                center_id=values.get("center_id", ""),
-                image_num=values.get("image_num", ""),
-                image_path=values.get("image_path", ""),
-                mask_path=values.get("mask_path", ""),
-                mpp=_parse_mpp(values.get("mpp", "")),
-                split=values.get("split", ""),
-                extra={name: values[name] for name in others},
+                image_id,
+                patient_id,
+                sys.intern(label),
+                line,
+                sys.intern(center_id),
+                image_num,
+                image_path,
+                mask_path,
+                _parse_mpp(mpp) if mpp and not found else None,
+                sys.intern(split),
+                {name: cells[place] for name, place in others},
             )
         )
     return rows, problems
 
 
-def _row_problems(values: dict[str, str], line: int) -> list[str]:
-    problems = [f"line {line}: empty {name}" for name in REQUIRED_COLUMNS if not values[name]]
+def _is_plain(values: list[str]) -> bool:
+    """Whether a row is so plain that nothing can be wrong with it: a quick pass over long manifests."""
+    image_id, patient_id, label, center_id, _, image_path, mask_path, mpp, split = values
+    paths = image_path + mask_path
+    return bool(
+        image_id
+        and patient_id
+        and label
+        and not mpp
+        and split in _SPLIT_CELLS
+        and image_id[0] != "."
+        and "/" not in image_id
+        and "\\" not in image_id
+        and (not paths or (".." not in paths and image_path[:1] != "/" and mask_path[:1] != "/"))
+        and (image_id + patient_id + label + center_id).isprintable()
+    )
+
+
+def _row_problems(values: dict[str, str]) -> list[str]:
+    problems = [f"empty {name}" for name in REQUIRED_COLUMNS if not values[name]]
     image_id = values["image_id"]
-    if image_id.startswith(".") or any(c in "/\\" or not c.isprintable() for c in image_id):
-        problems.append(f"line {line}: image_id {image_id!r} can't be a file name")
+    if image_id.startswith(".") or "/" in image_id or "\\" in image_id or not image_id.isprintable():
+        problems.append(f"image_id {image_id!r} can't be a file name")
     for name in ("patient_id", "label", "center_id"):
-        if not values.get(name, "").isprintable():
-            problems.append(f"line {line}: {name} holds a control character")
+        if not values[name].isprintable():
+            problems.append(f"{name} holds a control character")
     for name in ("image_path", "mask_path"):
-        relative = PurePosixPath(values.get(name, ""))
-        if relative.is_absolute() or ".." in relative.parts:
-            problems.append(f"line {line}: {name} {str(relative)!r} leaves --images-root")
-    try:
-        _parse_mpp(values.get("mpp", ""))
-    except ValueError:
-        problems.append(f"line {line}: mpp {values['mpp']!r} is not a positive number")
-    if values.get("split", "") not in ("", *SPLITS):
-        problems.append(f"line {line}: split {values['split']!r} is none of {', '.join(SPLITS)}")
+        path = values[name]
+        if path.startswith("/") or (".." in path and ".." in path.split("/")):
+            problems.append(f"{name} {path!r} leaves --images-root")
+    if values["mpp"]:
+        try:
+            _parse_mpp(values["mpp"])
+        except ValueError:
+            problems.append(f"mpp {values['mpp']!r} is not a positive number")
+    if values["split"] not in _SPLIT_CELLS:
+        problems.append(f"split {values['split']!r} is none of {', '.join(SPLITS)}")
     return problems
 
 
-def write_manifest(path: str, columns: tuple[str, ...], rows: list[Row]) -> None:
+class _LineFeeds:
+    """Ends rows with a line feed; asked for that, csv.writer would leave a carriage return in a cell unquoted."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, row: str) -> int:
+        return self._stream.write(row[:-2] + "\n")
+
+
+def write_manifest(path: str, columns: tuple[str, ...], rows: Iterable[Row]) -> None:
     r"""Writes rows as a manifest with the given columns in order, `\\n` line ends."""
     with storage.open_atomic(path, "w") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = csv.writer(_LineFeeds(stream), lineterminator="\r\n")
         writer.writerow(columns)
+        cells = [(name, name in _KNOWN_COLUMNS) for name in columns]
         for row in rows:
-            writer.writerow(_cell(row, name) for name in columns)
+            extra = row.extra
+            writer.writerow([getattr(row, name) if own else extra[name] for name, own in cells])
 
 
-def _cell(row: Row, name: str) -> str:
-    if name in row.extra:
-        return row.extra[name]
-    value = getattr(row, name)
-    return "" if value is None else str(value)
-
-
-def resolve_images(manifest: Manifest, images_root: str) -> tuple[dict[str, storage.FileInfo], list[str]]:
+def resolve_images(
+    manifest: Manifest, images_root: str, files: Mapping[str, storage.FileInfo] | None = None
+) -> tuple[dict[str, storage.FileInfo], list[str]]:
     """Finds every row's image file below `images_root`.
 
     A row with `image_path` names it; without one it is the single file whose stem is the image id.
+
+    Args:
+        manifest: whose rows to look up.
+        images_root: the folder; it is listed unless `files` is given.
+        files: its listing, as `storage.list_files` returns it.
 
     Returns:
         The file of each image id that was found, and a problem line for each that was not.
@@ -188,27 +267,45 @@ def resolve_images(manifest: Manifest, images_root: str) -> tuple[dict[str, stor
     Raises:
         InputError: `images_root` is no folder, or is empty.
     """
-    files = storage.list_files(images_root)
+    found, problems = find_images(manifest.rows, images_root, files)
+    return found, [f"line {problem.line}: {problem.text}" for problem in problems]
+
+
+def find_images(
+    rows: Iterable[Row], images_root: str, files: Mapping[str, storage.FileInfo] | None = None
+) -> tuple[dict[str, storage.FileInfo], list[RowProblem]]:
+    """As `resolve_images`, with the problems as RowProblem."""
+    if files is None:
+        files = storage.list_files(images_root)
     if not files:
         raise InputError("is an empty folder", where=str(images_root), mend="point --images-root at the images")
     by_stem: dict[str, list[str]] = {}
-    for name in files:
-        by_stem.setdefault(PurePosixPath(name).stem, []).append(name)
     found: dict[str, storage.FileInfo] = {}
-    problems: list[str] = []
-    for row in manifest.rows:
+    problems: list[RowProblem] = []
+    for row in rows:
         if row.image_path:
             name = str(PurePosixPath(row.image_path))
             if name in files:
-                found[row.image_id] = files[name]
+                found.setdefault(row.image_id, files[name])
             else:
-                problems.append(f"line {row.line}: {row.image_id}: no file {row.image_path}")
+                problems.append(RowProblem(row.line, f"{row.image_id}: no file {row.image_path}", _MEND_IMAGE))
             continue
+        if not by_stem:
+            for name in files:
+                by_stem.setdefault(_stem(name), []).append(name)
         names = by_stem.get(row.image_id, [])
         if len(names) == 1:
-            found[row.image_id] = files[names[0]]
+            found.setdefault(row.image_id, files[names[0]])
         elif names:
-            problems.append(f"line {row.line}: {row.image_id}: several files fit ({name_first(sorted(names), 3)})")
+            fits = name_first(sorted(names), 3)
+            problems.append(RowProblem(row.line, f"{row.image_id}: several files fit ({fits})", _MEND_PATH))
         else:
-            problems.append(f"line {row.line}: {row.image_id}: no file of that stem")
+            problems.append(RowProblem(row.line, f"{row.image_id}: no file of that stem", _MEND_IMAGE))
     return found, problems
+
+
+def _stem(name: str) -> str:
+    """As PurePosixPath(name).stem, ten times as fast."""
+    base = name.rpartition("/")[2]
+    dot = base.rfind(".")
+    return base[:dot] if 0 < dot < len(base) - 1 else base

@@ -1,0 +1,51 @@
+"""The KFP face of evaluation."""
+
+from kfp import dsl
+
+
+@dsl.component(base_image="bagline-training:python3.11", install_kfp_package=False)
+def evaluate(
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    training: dsl.Input[dsl.Artifact],
+    validation: dsl.Input[dsl.Artifact],
+    evaluation: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    roc: dsl.Output[dsl.ClassificationMetrics],
+    report: dsl.Output[dsl.HTML],
+    bootstrap_samples: int = 1000,
+    gate_metric: str = "auc",
+    gate_split: str = "test",
+    gate_threshold: float = 0.0,
+    previous_metrics: str = "",
+    seed: int = 0,
+) -> None:
+    """Metrics, predictions, heatmaps, the run report, and whether the model is blessed."""
+    from components.evaluate.evaluation import EvaluationParameters, copy_report
+    from components.evaluate.evaluation import evaluate as run
+    from components.evaluate.provenance import describe_evaluation
+
+    done = run(
+        dataset.path,
+        model.path,
+        evaluation.path,
+        training_dir=training.path,
+        validation=validation.path,
+        parameters=EvaluationParameters(
+            bootstrap_samples=bootstrap_samples,
+            gate_metric=gate_metric,
+            gate_split=gate_split,
+            gate_threshold=gate_threshold,
+            previous_metrics=previous_metrics,
+            seed=seed,
+        ),
+    )
+    copy_report(done, report.path)
+    carried = describe_evaluation(dataset.path, done)
+    for artifact in (evaluation, metrics, roc, report):
+        artifact.metadata.update(carried)
+    for name, value in done.flat_metrics().items():
+        metrics.log_metric(name, value)
+    if done.curves.roc["fpr"]:
+        roc.log_roc_curve(done.curves.roc["fpr"], done.curves.roc["tpr"], done.curves.roc["threshold"])
+    roc.log_confusion_matrix(list(done.curves.labels), done.curves.confusion)

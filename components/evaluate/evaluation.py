@@ -1,0 +1,211 @@
+"""Evaluates a model on a tiled dataset: one pass over the patients, then metrics, gate and report."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from components.evaluate.bags import Predictor, check_bag, predict_with_model
+from components.evaluate.collect import Collection, Collector
+from components.evaluate.curves import Curves, draw_curves
+from components.evaluate.gate import Verdict, check_gate, judge, read_previous
+from components.evaluate.metrics import METRICS, describe_split
+from components.evaluate.predictions import as_arrays, write_predictions
+from components.evaluate.report import write_report
+from components.records import storage
+from components.records.dataset import TiledDataset
+from components.records.errors import InputError, WorkError
+from components.records.schema import SCHEMA_VERSION, SPLITS
+
+_LOG = logging.getLogger(__name__)
+_PROGRESS_PATIENTS = 25
+
+
+@dataclass(frozen=True)
+class EvaluationParameters:
+    """What a user can set.
+
+    Attributes:
+        bootstrap_samples: cohorts drawn for the 95% intervals, 0 for none.
+        gate_metric, gate_split: the metric, of which split, that decides on `blessed`.
+        gate_threshold: what it must beat, 0 for nothing.
+        previous_metrics: `metrics.json` of the model to beat, or its run's folder; empty for none.
+        seed: of the bootstrap.
+        top_tiles: tiles shown a label.
+    """
+
+    bootstrap_samples: int = 1000
+    gate_metric: str = "auc"
+    gate_split: str = "test"
+    gate_threshold: float = 0.0
+    previous_metrics: str = ""
+    seed: int = 0
+    top_tiles: int = 12
+
+    def check(self) -> None:
+        """Raises InputError where a value makes no sense."""
+        check_gate(self.gate_metric, self.gate_split, self.gate_threshold)
+        if self.bootstrap_samples < 0:
+            raise InputError(
+                f"{self.bootstrap_samples} is negative", where="bootstrap_samples", mend="give 0 or more, such as 1000"
+            )
+        if self.top_tiles < 0:
+            raise InputError(f"{self.top_tiles} is negative", where="top_tiles", mend="give 0 or more, such as 12")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of it.
+
+    Attributes:
+        metrics: what `metrics.json` holds.
+        verdict: the gate's.
+        curves: of the split that is shown.
+        report: path of `report/index.html`.
+    """
+
+    metrics: dict[str, Any]
+    verdict: Verdict
+    curves: Curves
+    report: str
+
+    @property
+    def blessed(self) -> bool:
+        """Whether the model may be used."""
+        return self.verdict.blessed
+
+    def flat_metrics(self) -> dict[str, float]:
+        """`<split>_<metric>` to value for KFP's Metrics: every one finite, undefined ones left out."""
+        flat = {}
+        for split in SPLITS:
+            section = self.metrics.get(split, {})
+            for name in ("n_patients", *METRICS):
+                if section.get(name) is not None:
+                    flat[f"{split}_{name}"] = float(section[name])
+            interval = section.get("auc_ci95")
+            if interval is not None:
+                flat[f"{split}_auc_ci95_low"], flat[f"{split}_auc_ci95_high"] = interval
+            pooled = self.metrics["attention"].get(split, {}).get("auc_pooled")
+            if pooled is not None:
+                flat[f"{split}_attention_auc"] = pooled
+        return {**flat, "blessed": float(self.blessed)}
+
+
+def evaluate(
+    dataset_root: str,
+    model_dir: str,
+    out: str,
+    *,
+    training_dir: str = "",
+    validation: str = "",
+    parameters: EvaluationParameters | None = None,
+    predictor: Predictor | None = None,
+) -> Evaluation:
+    """Evaluates a model and writes `metrics.json`, `predictions.csv`, `heatmaps/` and `report/index.html` in `out`.
+
+    A model that is not blessed is no error here: everything is written, and the caller decides. Patients none of
+    whose slides gave a tile are counted (`n_patients_without_tiles`) and named in the report; they enter no metric.
+
+    Args:
+        dataset_root: a tiled dataset.
+        model_dir: the saved bag model.
+        out: folder to write into; may be the dataset's own.
+        training_dir: folder with `history.json`, empty where there is none.
+        validation: path of `validation.json`, empty where there is none.
+        parameters: see there.
+        predictor: yields every patient's bag of a dataset; the saved model's where None.
+
+    Raises:
+        InputError: a parameter makes no sense, a path is wrong, or the model knows other labels.
+        WorkError: a record or prediction can't be used, or no patient has a tile.
+    """
+    parameters = parameters or EvaluationParameters()
+    parameters.check()
+    previous = read_previous(parameters.previous_metrics)
+    dataset = TiledDataset(dataset_root)
+    if len(dataset.schema.labels) < 2:
+        raise InputError("has one label only", where=dataset.path("split.csv"), mend="a classifier needs two or more")
+    _check_splits(dataset)
+    shown = _shown_split(dataset, parameters.gate_split)
+    collector = Collector(dataset, out, shown, top_tiles=parameters.top_tiles)
+    patients = len(dataset.patients())
+    for number, bag in enumerate((predictor or predict_with_model)(model_dir, dataset), start=1):
+        check_bag(bag, len(dataset.schema.labels))
+        collector.add(bag)
+        if number % _PROGRESS_PATIENTS == 0 or number == patients:
+            _LOG.info("evaluated %d of %d patients", number, patients)
+    found = collector.finish()
+    if not found.predictions:
+        raise WorkError("no patient has a tile to predict from", where=dataset.root, mend="look at ledger.jsonl")
+    metrics = _measure_splits(dataset, found, parameters)
+    verdict = judge(
+        metrics,
+        metric=parameters.gate_metric,
+        split=parameters.gate_split,
+        threshold=parameters.gate_threshold,
+        previous=previous,
+    )
+    metrics["gate"] = verdict.to_json()
+    of_shown = [p for p in found.predictions if p.split == shown]
+    curves = draw_curves(shown, dataset.schema.labels, *as_arrays(of_shown, dataset.schema.labels))
+    write_predictions(storage.join(out, "predictions.csv"), found.predictions, dataset.schema.labels)
+    storage.write_json(storage.join(out, "metrics.json"), metrics)
+    report = storage.join(out, "report", "index.html")
+    write_report(
+        report,
+        dataset,
+        found,
+        metrics,
+        curves,
+        heatmaps=storage.join(out, "heatmaps"),
+        model_dir=model_dir,
+        training_dir=training_dir,
+        validation=validation,
+    )
+    return Evaluation(metrics, verdict, curves, report)
+
+
+def _check_splits(dataset: TiledDataset) -> None:
+    lines = [str(row.line) for row in dataset.manifest.rows if not row.split]
+    if lines:
+        raise InputError(
+            f"{len(lines)} rows have no split (the first on line {lines[0]})",
+            where=dataset.path("split.csv"),
+            mend="run the split step first",
+        )
+
+
+def _shown_split(dataset: TiledDataset, gate_split: str) -> str:
+    """The split with heatmaps and curves: test, or where there is none the gate's."""
+    return "test" if dataset.patients("test") else gate_split
+
+
+def _measure_splits(dataset: TiledDataset, found: Collection, parameters: EvaluationParameters) -> dict[str, Any]:
+    labels = dataset.schema.labels
+    metrics: dict[str, Any] = {}
+    for split in SPLITS:
+        if not dataset.patients(split):
+            continue
+        truth, probabilities = as_arrays([p for p in found.predictions if p.split == split], labels)
+        metrics[split] = {
+            **describe_split(truth, probabilities, samples=parameters.bootstrap_samples, seed=parameters.seed),
+            "n_patients_without_tiles": sum(s == split for s in found.without_tiles.values()),
+            "n_by_label": {label: int((truth == number).sum()) for number, label in enumerate(labels)},
+        }
+    return {
+        **metrics,
+        "attention": {split: agreement.to_json() for split, agreement in found.agreement.items()},
+        "labels": list(labels),
+        "positive_label": labels[1] if len(labels) == 2 else None,
+        "bootstrap_samples": parameters.bootstrap_samples,
+        "manifest_hash": dataset.manifest.digest,
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def copy_report(evaluation: Evaluation, path: str) -> None:
+    """Puts the report at a second place, such as KFP's HTML artifact."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    storage.write_bytes(path, storage.read_bytes(evaluation.report))

@@ -1,0 +1,1 @@
+"""Which patient goes to training, validation and test: the manifest checked, split without a leak, and shown."""

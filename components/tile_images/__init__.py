@@ -1,0 +1,1 @@
+"""Slides to tiles to TFRecord parts, with a ledger in which no slide and no tile is missing."""

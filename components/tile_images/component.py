@@ -1,0 +1,64 @@
+"""The KFP face of tiling."""
+
+from kfp import dsl
+
+
+@dsl.component(base_image="bagline-tiling:python3.11", install_kfp_package=False)
+def tile_images(
+    split_manifest: dsl.Input[dsl.Dataset],
+    images_root: str,
+    records: dsl.Output[dsl.Dataset],
+    summary: dsl.Output[dsl.Metrics],
+    images_fingerprint: str = "",
+    tile_px: int = 256,
+    mpp: float = 0.5,
+    level: int = 0,
+    stride: int = 0,
+    min_tissue: float = 0.1,
+    max_tiles_per_slide: int = 0,
+    tile_sampling: str = "even",
+    default_mpp: float = 0.0,
+    allow_absurd_mpp: bool = False,
+    mpp_tolerance: float = 0.1,
+    max_failed_share: float = 0.0,
+    tile_format: str = "jpeg",
+    jpeg_quality: int = 90,
+    seed: int = 0,
+    part_bytes: int = 268435456,
+    region_tiles: int = 512,
+    runner: str = "DirectRunner",
+    workers: int = 1,
+    beam_options: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
+) -> None:
+    """Cuts the slides of a split manifest into tiles, as TFRecords with a ledger."""
+    from components.tile_images.face import tile_into
+
+    records.metadata, totals = tile_into(
+        split_manifest.path,
+        images_root,
+        records.path,
+        images_fingerprint=images_fingerprint,
+        runner=runner,
+        workers=workers,
+        beam_options=beam_options,
+        parameters=dict(
+            tile_px=tile_px,
+            mpp=mpp,
+            level=level,
+            stride=stride,
+            min_tissue=min_tissue,
+            max_tiles_per_slide=max_tiles_per_slide,
+            tile_sampling=tile_sampling,
+            default_mpp=default_mpp,
+            allow_absurd_mpp=allow_absurd_mpp,
+            mpp_tolerance=mpp_tolerance,
+            max_failed_share=max_failed_share,
+            tile_format=tile_format,
+            jpeg_quality=jpeg_quality,
+            seed=seed,
+            part_bytes=part_bytes,
+            region_tiles=region_tiles,
+        ),
+    )
+    for name, value in totals.items():
+        summary.log_metric(name, value)

@@ -1,0 +1,152 @@
+"""The Beam pipeline: slides are planned, their regions reshuffled and tiled; results lie in OUT, not in elements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from components.records.errors import BaglineError
+from components.tile_images import lanes
+from components.tile_images.parameters import TilingParameters
+from components.tile_images.plan import SlideTask
+from components.tile_images.region import RegionTask, lose_region
+from components.tile_images.work import lose_slide, plan_or_record, tile_or_record
+
+# `DirectRunner` may look for a Go runner on the network; the one that runs in this process is named by itself.
+LOCAL_RUNNERS = {"DirectRunner": "FnApiRunner", "FnApiRunner": "FnApiRunner"}
+stopped_by: list[BaglineError] = []
+
+
+class WorkInLanes(beam.DoFn):
+    """Hands elements to this process's lanes and yields what they return, in order, as far as `ahead` allows.
+
+    Args:
+        parameters, out: of the run.
+        workers: lanes of a Beam worker process; timeout: seconds that an element may take.
+        ahead: elements that may be under way; 0 is no bound (one bundle, as the local runner makes it).
+    """
+
+    def __init__(self, parameters: TilingParameters, out: str, workers: int, timeout: float, ahead: int) -> None:
+        self._parameters, self._out, self._workers, self._timeout = parameters, out, workers, timeout
+        self._ahead = ahead
+
+    def setup(self) -> None:
+        """Takes the lanes that the Beam worker process shares."""
+        self._pool = lanes.share_pool(self._workers, self._timeout)
+
+    def start_bundle(self) -> None:
+        """Nothing is under way."""
+        self._pending: list[tuple[Any, Future[Any]]] = []
+
+    def process(self, element: Any) -> Iterator[Any]:
+        """Begins an element, and waits for the oldest where too many are under way."""
+        self._pending.append((element, self.begin(element)))
+        if self._ahead and len(self._pending) > self._ahead:
+            yield from self._collect(*self._pending.pop(0))
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Waits for what is under way."""
+        for element, future in self._pending:
+            for value in self._collect(element, future):
+                yield WindowedValue(value, GlobalWindow().max_timestamp(), [GlobalWindow()])
+
+    def _collect(self, element: Any, future: Future[Any]) -> Iterator[Any]:
+        try:
+            yield from self.tell(future.result())
+        except lanes.LaneLostError as error:
+            yield from self.tell(self.record_loss(element, f"the reader {error}"))
+        except BaglineError as error:
+            stopped_by.append(error)
+            raise
+
+    def begin(self, element: Any) -> Future[Any]:
+        """Starts the work on an element."""
+        raise NotImplementedError
+
+    def record_loss(self, element: Any, reason: str) -> Any:
+        """Records that the element's process was lost."""
+        raise NotImplementedError
+
+    def tell(self, result: Any) -> Iterator[Any]:
+        """What goes on to the next step."""
+        raise NotImplementedError
+
+
+class PlanSlides(WorkInLanes):
+    """`SlideTask` in, the `RegionTask`s that are still to be done out."""
+
+    def begin(self, element: SlideTask) -> Future[list[RegionTask]]:
+        """Starts planning a slide."""
+        return self._pool.submit(plan_or_record, element, self._parameters, self._out)
+
+    def record_loss(self, element: SlideTask, reason: str) -> list[RegionTask]:
+        """Records a slide as failed."""
+        return lose_slide(element, self._parameters, self._out, reason)
+
+    def tell(self, result: list[RegionTask]) -> Iterator[RegionTask]:
+        """The regions, one by one."""
+        Metrics.counter("bagline", "slides_planned").inc()
+        yield from result
+
+
+class TileRegions(WorkInLanes):
+    """`RegionTask` in; (tiles written, tiles lost) out."""
+
+    def begin(self, element: RegionTask) -> Future[tuple[int, int]]:
+        """Starts tiling a region."""
+        return self._pool.submit(tile_or_record, element, self._parameters, self._out)
+
+    def record_loss(self, element: RegionTask, reason: str) -> tuple[int, int]:
+        """Records the region's tiles as lost."""
+        return 0, len(lose_region(element, self._out, reason).failed)
+
+    def tell(self, result: tuple[int, int]) -> Iterator[tuple[int, int]]:
+        """Counts the tiles for the runner's own display."""
+        Metrics.counter("bagline", "tiles").inc(result[0])
+        Metrics.counter("bagline", "tiles_failed").inc(result[1])
+        yield result
+
+
+def run_pipeline(
+    tasks: Sequence[SlideTask],
+    parameters: TilingParameters,
+    out: str,
+    *,
+    runner: str,
+    workers: int,
+    beam_options: Sequence[str],
+    timeout: float,
+) -> None:
+    """Runs the Beam pipeline to its end.
+
+    Raises:
+        BaglineError: the output can't be written.
+    """
+    local = runner in LOCAL_RUNNERS
+    flags = [f"--runner={LOCAL_RUNNERS.get(runner, runner)}", *beam_options]
+    if local:
+        flags.insert(1, "--direct_running_mode=in_memory")
+    options = PipelineOptions(flags, save_main_session=False)
+    work = (parameters, out, workers, timeout, 0 if local else 2 * workers)
+    stopped_by.clear()
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            (
+                pipeline
+                | "Slides" >> beam.Create(list(tasks), reshuffle=False)
+                | "SpreadSlides" >> beam.Reshuffle()
+                | "Plan" >> beam.ParDo(PlanSlides(*work))
+                | "SpreadRegions" >> beam.Reshuffle()
+                | "Tile" >> beam.ParDo(TileRegions(*work))
+            )
+    except Exception:
+        if stopped_by:
+            raise stopped_by[0] from None
+        raise

@@ -1,0 +1,261 @@
+"""The plan of a slide: what is read, which tiles are cut, and what is known before any of them is read."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from components.readers.mask import read_mask
+from components.readers.open_slide import open_slide
+from components.readers.protocol import Picture, SlideReader
+from components.records import storage
+from components.records.errors import SlideError
+from components.records.provenance import file_digest
+from components.tile_images import grid
+from components.tile_images.parameters import TilingParameters
+from components.tile_images.scale import Scale, choose_scale, resolve_mpp
+from components.tile_images.tissue import tissue_mask
+
+PLAN_VERSION = "1"
+THUMBNAIL_PX = 1024
+_MASK_PX, _MOST_MASK_PX = 2048, 4096
+_MOST_SKEW = 0.02
+
+
+@dataclass(frozen=True)
+class SlideTask:
+    """A row of the manifest as work: its constants, and where its files are.
+
+    Attributes:
+        image, mask: paths or URIs; `mask` is empty where the row has none.
+        path: of the image, relative to the images root.
+        problem: why there is no image to open, else empty.
+    """
+
+    image_id: str
+    patient_id: str
+    label: str
+    label_index: int
+    split: str
+    mpp: float | None
+    path: str
+    image: str
+    mask: str
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class SlidePlan:
+    """What was decided for a slide, stored as `plan.json`; its tiles beside it as `tiles.npy`.
+
+    Attributes:
+        key: digest of all that decides the slide's records: its row, its content, the parameters.
+        stamps: size and modification time of the image and the mask, by which an unchanged file is known again.
+        status: `tiled`, `empty` or `failed`, so far; `reason` why it is not `tiled`.
+        tiles: how many are to be cut, in `regions` regions.
+    """
+
+    key: str
+    image_id: str
+    stamps: dict[str, list[int | str]]
+    status: str
+    reason: str = ""
+    digest: str = ""
+    mask_digest: str = ""
+    reader: str = ""
+    mpp: float | None = None
+    mpp_source: str = "unknown"
+    scale: Scale | None = None
+    tiles: int = 0
+    regions: int = 0
+    thumbnail: dict[str, Any] | None = None
+    seconds: float = 0.0
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> SlidePlan:
+        """The plan of a `plan.json`."""
+        scale = value.pop("scale")
+        return cls(**value, scale=None if scale is None else Scale(**scale))
+
+
+def plan_folder(out: str, image_id: str) -> str:
+    """Where the plan and the region results of a slide are kept."""
+    return storage.join(out, ".tiling", image_id)
+
+
+def load_plan(out: str, image_id: str) -> SlidePlan | None:
+    """The stored plan of a slide, or None where there is none."""
+    path = storage.join(plan_folder(out, image_id), "plan.json")
+    return None if storage.stat(path) is None else SlidePlan.from_json(storage.read_json(path))
+
+
+def load_tiles(out: str, image_id: str) -> grid.Tiles:
+    """The stored tiles of a slide's plan, records of `grid.TILE`."""
+    content = storage.read_bytes(storage.join(plan_folder(out, image_id), "tiles.npy"))
+    tiles: grid.Tiles = np.load(io.BytesIO(content), allow_pickle=False)
+    return tiles
+
+
+def save_plan(out: str, plan: SlidePlan, tiles: grid.Tiles | None = None) -> None:
+    """Stores a plan; the tiles first, so that a plan that is there is whole."""
+    folder = plan_folder(out, plan.image_id)
+    if tiles is not None:
+        content = io.BytesIO()
+        np.save(content, tiles, allow_pickle=False)
+        storage.write_bytes(storage.join(folder, "tiles.npy"), content.getvalue())
+    storage.write_json(storage.join(folder, "plan.json"), asdict(plan))
+
+
+def stamp_files(task: SlideTask) -> dict[str, list[int | str]]:
+    """Size and modification time (or the store's digest) of the task's files, -1 where one is missing."""
+    stamps: dict[str, list[int | str]] = {}
+    for name, path in (("image", task.image), ("mask", task.mask)):
+        if path:
+            info = storage.stat(path)
+            stamps[name] = [-1, -1] if info is None else [info.size, info.digest or info.mtime_ns]
+    return stamps
+
+
+def plan_key(task: SlideTask, digest: str, mask_digest: str, parameters: TilingParameters) -> str:
+    """Digest of all that decides a slide's records."""
+    row = {name: value for name, value in asdict(task).items() if name not in ("image", "mask", "problem")}
+    decides = [PLAN_VERSION, row, digest, mask_digest, parameters.record_parameters()]
+    return sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def fail_plan(task: SlideTask, parameters: TilingParameters, reason: str, seconds: float = 0.0) -> SlidePlan:
+    """The plan of a slide that can't be tiled."""
+    key = plan_key(task, "", "", parameters)
+    mpp, source = (None, "unknown") if task.mpp is None else (task.mpp, "manifest")
+    stamps = stamp_files(task)
+    return SlidePlan(
+        key, task.image_id, stamps, "failed", reason, mpp=mpp, mpp_source=source, seconds=round(seconds, 3)
+    )
+
+
+def plan_slide(task: SlideTask, parameters: TilingParameters, out: str) -> SlidePlan:
+    """Looks at a slide at low resolution and decides its tiles; stores the plan and the thumbnail.
+
+    Raises:
+        SlideError: the slide or its mask can't be read, or its resolution does not do.
+    """
+    start = time.perf_counter()
+    if task.problem:
+        raise SlideError(task.problem)
+    stamps = stamp_files(task)
+    with storage.local_copy(task.image) as image:
+        info = storage.stat(task.image)
+        if info is None:
+            raise SlideError("there is no such file", mend="check image_path")
+        digest = info.digest or file_digest(image)
+        reader = open_slide(image)
+        try:
+            plan, tiles = _plan_open_slide(task, parameters, out, reader, digest, stamps)
+        finally:
+            reader.close()
+    plan = SlidePlan(**{**vars(plan), "seconds": round(time.perf_counter() - start, 3)})
+    save_plan(out, plan, tiles)
+    return plan
+
+
+def _plan_open_slide(
+    task: SlideTask,
+    parameters: TilingParameters,
+    out: str,
+    reader: SlideReader,
+    digest: str,
+    stamps: dict[str, list[int | str]],
+) -> tuple[SlidePlan, grid.Tiles]:
+    mpp, source = resolve_mpp(task.mpp, reader.mpp, parameters)
+    scale = choose_scale(reader.downsamples, mpp, parameters)
+    tiles = grid.lay_grid(reader.width, reader.height, scale, parameters)
+    downsample = choose_downsample(reader.width, reader.height, scale.side)
+    picture = reader.read_low_resolution(downsample)
+    tissue = tissue_mask(picture)
+    mask_digest = ""
+    if len(tiles):
+        tiles["tissue"] = grid.measure_share(tissue, downsample, tiles, scale.side)
+    whole_tiles = len(tiles)
+    tiles = tiles[(tiles["tissue"] > 0) & (tiles["tissue"] >= np.float32(parameters.min_tissue))]
+    with_tissue = len(tiles)
+    tiles = grid.sample_tiles(tiles, parameters, task.image_id)
+    if task.mask:
+        with storage.local_copy(task.mask) as mask_path:
+            marked = read_mask(mask_path)
+            mask_digest = file_digest(mask_path)
+        check_mask_shape(marked.shape, reader.width, reader.height)
+        tiles["label"] = grid.mark_labels(marked, reader.width, reader.height, tiles, scale.side)
+    reason = ""
+    if not whole_tiles:
+        reason = f"{reader.width} × {reader.height} px is smaller than one tile of {scale.side} px"
+    elif not len(tiles):
+        reason = "no tissue" if not tissue.any() else f"no tile holds {parameters.min_tissue:g} of tissue"
+    plan = SlidePlan(
+        key=plan_key(task, digest, mask_digest, parameters),
+        image_id=task.image_id,
+        stamps=stamps,
+        status="empty" if reason else "tiled",
+        reason=reason,
+        digest=digest,
+        mask_digest=mask_digest,
+        reader=reader.name,
+        mpp=mpp,
+        mpp_source=source,
+        scale=scale,
+        tiles=len(tiles),
+        regions=grid.count_regions(len(tiles), parameters),
+        thumbnail=save_thumbnail(out, task.image_id, picture, downsample, reader),
+        details={
+            "width": reader.width,
+            "height": reader.height,
+            "level": scale.level,
+            "tile_mpp": scale.mpp,
+            "resampled": not scale.native,
+            "tissue_share": round(float(tissue.mean()), 6),
+            "tiles_grid": whole_tiles,
+            "tiles_without_tissue": whole_tiles - with_tissue,
+            "tiles_not_sampled": with_tissue - len(tiles),
+        },
+    )
+    return plan, tiles
+
+
+def choose_downsample(width: int, height: int, side: int) -> float:
+    """Level-0 px a px of the low-resolution picture, a power of two.
+
+    Its longer side has at most 2048 px, unless a tile would then be less than 4 px; and 4096 px at the most.
+    """
+    longest = max(width, height)
+    wanted = min(math.ceil(math.log2(max(longest / _MASK_PX, 1))), max(int(math.log2(max(side / 4, 1))), 0))
+    bound = math.ceil(math.log2(max(longest / _MOST_MASK_PX, 1)))
+    return float(2 ** max(wanted, bound))
+
+
+def check_mask_shape(shape: tuple[int, ...], width: int, height: int) -> None:
+    """Holds a mask's proportions against the slide's; raises SlideError where they differ."""
+    rows, columns = shape
+    skew = abs(columns * height / (rows * width) - 1)
+    if skew > _MOST_SKEW + 1 / min(rows, columns):
+        raise SlideError(
+            f"the mask of {columns} × {rows} px does not have the slide's proportions ({width} × {height})",
+            mend="give a mask of the whole slide",
+        )
+
+
+def save_thumbnail(out: str, image_id: str, picture: Picture, downsample: float, reader: SlideReader) -> dict[str, Any]:
+    """Writes `thumbnails/<image_id>.jpg`, at most 1024 px long, and tells its entry of `thumbnails.json`."""
+    factor = math.ceil(max(picture.shape[:2]) / THUMBNAIL_PX)
+    path = f"thumbnails/{image_id}.jpg"
+    content = io.BytesIO()
+    Image.fromarray(picture).reduce(factor).save(content, "JPEG", quality=85)
+    storage.write_bytes(storage.join(out, path), content.getvalue())
+    return {"path": path, "downsample": downsample * factor, "width": reader.width, "height": reader.height}

@@ -1,0 +1,175 @@
+"""`run_tiling`: a manifest of slides becomes a tiled dataset."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from components.records import storage
+from components.records.errors import InputError, name_first
+from components.records.ledger import read_ledger
+from components.records.manifest import Manifest, read_manifest, resolve_images
+from components.tile_images import lanes
+from components.tile_images.finalise import COMMIT_FILES, check_losses, finalise
+from components.tile_images.parameters import TilingParameters
+from components.tile_images.plan import SlideTask, load_plan, plan_folder
+from components.tile_images.progress import Progress, ProgressMonitor, log_progress
+from components.tile_images.work import find_plan
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT = 3600.0
+
+
+def run_tiling(
+    manifest_path: str,
+    images_root: str,
+    out: str,
+    parameters: TilingParameters | None = None,
+    *,
+    runner: str = "DirectRunner",
+    workers: int = 1,
+    beam_options: Sequence[str] = (),
+    timeout: float = TIMEOUT,
+    tell: Callable[[Progress], None] = log_progress,
+    tell_every: float = 2.0,
+) -> dict[str, Any]:
+    """Tiles every slide of a manifest into `out`, a `components.records.dataset.TiledDataset`.
+
+    The bytes of the output depend on manifest, slides and parameters alone, not on runner, workers, order or an
+    earlier run that was broken off; only `seconds` of the ledger differ.
+
+    Args:
+        manifest_path: CSV; with a `split` on every row, records go to a folder a split.
+        images_root: what `image_path` and `mask_path` are relative to; on disk or `gs://`.
+        out: where to write; what an earlier run of the same parameters finished there is kept.
+        parameters: of the run.
+        runner: `DirectRunner`, in this process, or the name of any Beam runner.
+        workers: child processes that read slides, of each Beam worker process.
+        beam_options: further Beam flags, as `--name=value`.
+        timeout: seconds after which the planning of a slide, or a region, is given up.
+        tell: called every `tell_every` seconds with the progress (local runners, `out` on disk).
+        tell_every: seconds.
+
+    Returns:
+        The summary, as in `summary.json`.
+
+    Raises:
+        InputError: the manifest, a parameter or a folder is wrong.
+        WorkError: more slides were lost than `max_failed_share`, after everything was written; or no space is left.
+    """
+    parameters = parameters or TilingParameters()
+    if workers < 1:
+        raise InputError(f"{workers} is out of range", where="workers", mend="give at least 1")
+    manifest = read_manifest(manifest_path)
+    check_splits(manifest)
+    tasks = list_tasks(manifest, images_root)
+    local = runner in ("DirectRunner", "FnApiRunner")
+    if local:
+        lanes.share_pool(workers, timeout)
+    try:
+        prepare_out(out, tasks, parameters)
+        from components.tile_images.pipeline import run_pipeline
+
+        watched = local and not storage.is_remote(out)
+        image_ids = [task.image_id for task in tasks]
+        with ProgressMonitor(out, image_ids, tell, tell_every) if watched else contextlib.nullcontext():
+            run_pipeline(
+                tasks,
+                parameters,
+                out,
+                runner=runner,
+                workers=workers,
+                beam_options=beam_options,
+                timeout=timeout,
+            )
+        summary = finalise(manifest, tasks, parameters, out)
+    finally:
+        lanes.close_pools()
+    check_losses(summary, read_ledger(storage.join(out, "ledger.jsonl")), parameters)
+    return summary
+
+
+def check_splits(manifest: Manifest) -> None:
+    """Raises InputError where some rows have a split and others none."""
+    without = [str(row.line) for row in manifest.rows if not row.split]
+    if without and len(without) < len(manifest.rows):
+        raise InputError(
+            f"line {name_first(without)}: no split, while other rows have one",
+            where=manifest.path,
+            mend="split the manifest first, or leave the column empty",
+        )
+
+
+def list_tasks(manifest: Manifest, images_root: str) -> list[SlideTask]:
+    """Every row as work, in manifest order; a row whose image is not there carries the problem along."""
+    found, problems = resolve_images(manifest, images_root)
+    label_index = {label: index for index, label in enumerate(manifest.labels)}
+    reasons = dict(problem.split(": ", 2)[1:] for problem in problems)
+    tasks = []
+    for row in manifest.rows:
+        info = found.get(row.image_id)
+        path = "" if info is None else _relative(info.path, images_root)
+        tasks.append(
+            SlideTask(
+                image_id=row.image_id,
+                patient_id=row.patient_id,
+                label=row.label,
+                label_index=label_index[row.label],
+                split=row.split,
+                mpp=row.mpp,
+                path=path or row.image_path,
+                image="" if info is None else info.path,
+                mask=storage.join(images_root, *PurePosixPath(row.mask_path).parts) if row.mask_path else "",
+                problem="" if info is not None else reasons.get(row.image_id, "no image file"),
+            )
+        )
+    return tasks
+
+
+def _relative(path: str, root: str) -> str:
+    if storage.is_remote(root):
+        return path[len(root.rstrip("/")) + 1 :]
+    return PurePosixPath(os.path.relpath(path, root)).as_posix()
+
+
+def prepare_out(out: str, tasks: Sequence[SlideTask], parameters: TilingParameters) -> None:
+    """Takes up what an earlier run left: plans that still hold stay, the others go.
+
+    The dataset's own files go too, so that a run that is broken off leaves nothing that looks finished.
+
+    Raises:
+        InputError: `out` holds records that no tiling run with results of its own has written, or is a file.
+    """
+    if storage.is_remote(out):
+        return
+    if os.path.exists(out) and not os.path.isdir(out):
+        raise InputError("is a file, not a folder", where=out, mend="choose another --out")
+    if not os.path.isdir(storage.join(out, ".tiling")) and any(_records(out)):
+        raise InputError("holds records of another origin", where=out, mend="choose another --out, or remove them")
+    with storage.translate_os_errors(out):
+        os.makedirs(storage.join(out, ".tiling"), exist_ok=True)
+        for name in COMMIT_FILES:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(storage.join(out, name))
+        kept = stale = 0
+        for task in tasks:
+            if load_plan(out, task.image_id) is None:
+                continue
+            if find_plan(task, parameters, out) is not None:
+                kept += 1
+                continue
+            stale += 1
+            os.unlink(storage.join(plan_folder(out, task.image_id), "plan.json"))
+    if kept or stale:
+        logger.info("earlier run in %s: %d slides taken up, %d stale and planned again", out, kept, stale)
+
+
+def _records(out: str) -> Iterator[str]:
+    root = storage.join(out, "records")
+    if os.path.isdir(root):
+        yield from (name for name in storage.list_files(root) if name.endswith(".tfrecord"))

@@ -1,0 +1,82 @@
+"""The two kinds of work, with what went wrong recorded: plan a slide, tile a region."""
+
+from __future__ import annotations
+
+import logging
+
+from components.records.errors import BaglineError, SlideError
+from components.tile_images.parameters import TilingParameters
+from components.tile_images.plan import (
+    SlidePlan,
+    SlideTask,
+    fail_plan,
+    load_plan,
+    load_tiles,
+    plan_key,
+    plan_slide,
+    save_plan,
+    stamp_files,
+)
+from components.tile_images.region import RegionTask, load_result, lose_region, make_regions, tile_region
+
+logger = logging.getLogger(__name__)
+
+
+def plan_or_record(task: SlideTask, parameters: TilingParameters, out: str) -> list[RegionTask]:
+    """Plans a slide, or takes up its stored plan, and tells which of its regions are still to be done.
+
+    Raises:
+        BaglineError: the output can't be written; everything else is recorded in the slide's plan.
+    """
+    try:
+        plan = find_plan(task, parameters, out) or plan_slide(task, parameters, out)
+        if not plan.tiles:
+            return []
+        regions = make_regions(task, plan, load_tiles(out, task.image_id), parameters)
+    except SlideError as error:
+        return lose_slide(task, parameters, out, str(error))
+    except BaglineError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one slide must not end the run; the ledger tells what it was
+        return lose_slide(task, parameters, out, f"{type(error).__name__}: {error}")
+    done = {region.index for region in regions if _is_done(region, out)}
+    return [region for region in regions if region.index not in done]
+
+
+def find_plan(task: SlideTask, parameters: TilingParameters, out: str) -> SlidePlan | None:
+    """The stored plan of a slide where it still holds: same row, same parameters, files untouched, not failed."""
+    plan = load_plan(out, task.image_id)
+    if plan is None or plan.status == "failed" or task.problem:
+        return None
+    if plan.key != plan_key(task, plan.digest, plan.mask_digest, parameters) or plan.stamps != stamp_files(task):
+        return None
+    return plan
+
+
+def lose_slide(task: SlideTask, parameters: TilingParameters, out: str, reason: str) -> list[RegionTask]:
+    """Records that a slide can't be tiled."""
+    save_plan(out, fail_plan(task, parameters, reason))
+    logger.warning("slide %s failed: %s", task.image_id, reason)
+    return []
+
+
+def tile_or_record(task: RegionTask, parameters: TilingParameters, out: str) -> tuple[int, int]:
+    """Tiles a region; how many tiles were written, and how many lost.
+
+    Raises:
+        BaglineError: the output can't be written; everything else is recorded in the region's result.
+    """
+    try:
+        result = tile_region(task, parameters, out)
+    except SlideError as error:
+        result = lose_region(task, out, str(error))
+    except BaglineError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one region must not end the run; the ledger tells what it was
+        result = lose_region(task, out, f"{type(error).__name__}: {error}")
+    return result.tiles, len(result.failed)
+
+
+def _is_done(region: RegionTask, out: str) -> bool:
+    result = load_result(out, region.slide.image_id, region.index, region.key)
+    return result is not None and not result.failed

@@ -1,0 +1,60 @@
+"""The pipelines by name, and the steps of each."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+from components.records.errors import InputError
+from pipelines.parameters import suggest
+
+
+@dataclass(frozen=True)
+class Step:
+    """One task of a pipeline.
+
+    Attributes:
+        name: as users say it (`--from-step tile`).
+        task: as KFP calls it in specs and folders.
+        outputs: artifact name → where it stands in OUT; `.` spreads a folder's content over OUT.
+    """
+
+    name: str
+    task: str
+    outputs: dict[str, str]
+
+
+STEPS = (
+    Step("split", "split-metadata", {"split_manifest": "split.csv", "split_table": "split.html"}),
+    Step("tile", "tile-images", {"records": "."}),
+    Step("validate", "validate-records", {"validation": "validation.json", "table": "validation.html"}),
+    Step("train", "train-mil", {"model": "model", "training": "training"}),
+    Step("evaluate", "evaluate", {"evaluation": "."}),
+)
+PIPELINES = {"whole-slide": "pipelines.whole_slide"}
+
+
+def load_pipeline(name: str) -> ModuleType:
+    """The module of a pipeline; raises InputError on an unknown name and suggests the right one."""
+    if name not in PIPELINES:
+        known = ", ".join(PIPELINES)
+        raise InputError(
+            f"unknown pipeline {name!r}", where="--pipeline", mend=suggest(name, PIPELINES) or f"there is {known}"
+        )
+    return importlib.import_module(PIPELINES[name])
+
+
+def choose_steps(first: str = "", last: str = "") -> tuple[Step, ...]:
+    """The steps from `first` to `last`, both included; raises InputError on an unknown name or the wrong order."""
+    names = [step.name for step in STEPS]
+    for option, name in (("--from-step", first), ("--to-step", last)):
+        if name and name not in names:
+            raise InputError(
+                f"unknown step {name!r}", where=option, mend=suggest(name, names) or f"steps are {', '.join(names)}"
+            )
+    start = names.index(first) if first else 0
+    end = names.index(last) if last else len(names) - 1
+    if start > end:
+        raise InputError(f"{first} comes after {last}", where="--from-step", mend="exchange the two")
+    return STEPS[start : end + 1]

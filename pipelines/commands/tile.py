@@ -1,0 +1,62 @@
+"""`bagline tile`: the tiling step alone."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from pipelines.commands.options import add_images, add_parameters
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_images(parser)
+    parser.add_argument("--tile-px", type=int, metavar="N", help="side of a tile, px (default 256)")
+    scale = parser.add_mutually_exclusive_group()
+    scale.add_argument("--mpp", type=float, metavar="M", help="µm/px of the tiles (default 0.5)")
+    scale.add_argument("--level", type=int, metavar="L", help="pyramid level, instead of --mpp")
+    parser.add_argument("--stride", type=int, metavar="N", help="px between tile corners (default: no overlap)")
+    parser.add_argument("--runner", default="DirectRunner", help="Beam runner (default %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default %(default)s)")
+    add_parameters(parser)
+    parser.epilog = "Options of the Beam runner follow after `--`."
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Tiles into OUT and prints the totals."""
+    from components.tile_images.parameters import TilingParameters
+    from components.tile_images.run import run_tiling
+    from pipelines.commands.options import check_workers, parse_step
+    from pipelines.lineage.artifacts import trace_manifest, trace_slides
+    from pipelines.local.inputs import absolute, look_at_inputs
+    from pipelines.local.step import step_alone
+    from pipelines.parameters import signature_of_dataclass
+
+    values = parse_step(arguments, signature_of_dataclass(TilingParameters))
+    for name in ("tile_px", "stride", "mpp", "level"):
+        if getattr(arguments, name) is not None:
+            values[name] = getattr(arguments, name)
+    if arguments.level is not None:
+        values["mpp"] = 0.0
+    check_workers(arguments.workers)
+    parameters = TilingParameters(**values)
+    manifest, _ = look_at_inputs(arguments.manifest, arguments.images_root)
+    out, root = os.path.abspath(arguments.out), absolute(arguments.images_root)
+    with step_alone(
+        out,
+        "tile",
+        values,
+        lambda: [trace_manifest(arguments.manifest, manifest.digest), trace_slides(out, root)],
+    ):
+        summary = run_tiling(
+            absolute(arguments.manifest),
+            root,
+            out,
+            parameters,
+            runner=arguments.runner,
+            workers=arguments.workers,
+            beam_options=arguments.beam_options,
+        )
+    sys.stdout.write(f"{summary}\n")
+    return 0

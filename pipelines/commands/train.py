@@ -1,0 +1,39 @@
+"""`bagline train`: trains a model on the records in OUT."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from pipelines.commands.options import add_out, add_parameters, parse_step
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_out(parser)
+    add_parameters(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Writes OUT/model and OUT/training."""
+    from components.records.dataset import TiledDataset
+    from components.train_mil.parameters import TrainingParameters
+    from pipelines.local.step import step_alone
+    from pipelines.parameters import signature_of_dataclass
+
+    values = parse_step(arguments, signature_of_dataclass(TrainingParameters))
+    out = os.path.abspath(arguments.out)
+    TiledDataset(out)
+    from components.train_mil.train import train_mil
+
+    with step_alone(out, "train", values):
+        summary = train_mil(
+            out,
+            os.path.join(out, "model"),
+            os.path.join(out, "training"),
+            TrainingParameters(**values),
+            work_dir=os.path.join(out, ".bagline", "checkpoints"),
+        )
+    sys.stdout.write(f"{summary}\n")
+    return 0

@@ -1,0 +1,1 @@
+"""OpenLineage events of every task, and the tree they make."""

@@ -1,0 +1,214 @@
+"""The whole-slide pipeline: split → tile → validate → train → evaluate, a line without control flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kfp import dsl
+
+from components.evaluate.component import evaluate
+from components.split_metadata.component import split_metadata
+from components.tile_images.component import tile_images
+from components.train_mil.component import train_mil
+from components.validate_records.component import validate_records
+from pipelines.catalog import STEPS
+from pipelines.resources import DEFAULTS, Resources, apply_resources
+
+NAME = "whole-slide"
+ALL_STEPS = tuple(step.name for step in STEPS)
+
+
+def build(
+    *,
+    steps: tuple[str, ...] = ALL_STEPS,
+    earlier: Mapping[str, tuple[str, str]] | None = None,
+    resources: Mapping[str, Resources] | None = None,
+    local_code_version: str = "",
+) -> Any:
+    """Builds the pipeline.
+
+    Args:
+        steps: which steps it holds, in order.
+        earlier: for a pipeline that starts later: URI and digest of `split`, `records`, `validation`, `model`
+            and `training` as an earlier run left them.
+        resources: what each step asks of Vertex AI (default: `pipelines.resources.DEFAULTS`).
+        local_code_version: for a run on this machine: takes the place of the images' digests in the cache's key,
+            and leaves out requests and retries, which mean nothing here.
+
+    Returns:
+        The KFP pipeline; `.pipeline_spec` is its compiled form.
+    """
+    wanted = resources or DEFAULTS
+    given = earlier or {}
+
+    def place(task: Any, step: str) -> Any:
+        task.set_display_name(step)
+        if local_code_version:
+            task.set_env_variable("BAGLINE_CODE_VERSION", local_code_version)
+        else:
+            apply_resources(task, wanted[step])
+        return task
+
+    def bring(name: str, kind: Any) -> Any:
+        uri, digest = given[name]
+        task = dsl.importer(artifact_uri=uri, artifact_class=kind, metadata={"digest": digest})
+        return task.set_display_name(f"earlier {name}").output
+
+    @dsl.pipeline(
+        name=NAME,
+        description="Whole-slide images of patients to a trained, explained, traceable multiple-instance model.",
+    )
+    def whole_slide(
+        manifest: str,
+        images_root: str,
+        manifest_hash: str = "",
+        images_fingerprint: str = "",
+        seed: int = 0,
+        split_by: str = "patient",
+        val_share: float = 0.15,
+        test_share: float = 0.15,
+        folds: int = 0,
+        fold: int = 0,
+        previous_split: str = "",
+        tile_px: int = 256,
+        mpp: float = 0.5,
+        level: int = 0,
+        stride: int = 0,
+        min_tissue: float = 0.1,
+        max_tiles_per_slide: int = 0,
+        tile_sampling: str = "even",
+        default_mpp: float = 0.0,
+        allow_absurd_mpp: bool = False,
+        mpp_tolerance: float = 0.1,
+        max_failed_share: float = 0.0,
+        tile_format: str = "jpeg",
+        jpeg_quality: int = 90,
+        runner: str = "DirectRunner",
+        workers: int = 1,
+        beam_options: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
+        max_blank_share: float = 0.5,
+        max_duplicates_across_splits: int = 0,
+        max_duplicates_within_split: int = 0,
+        max_colour_drift: float = 0.8,
+        colour_drift_fails: bool = False,
+        min_patients_per_class: int = 1,
+        head: str = "gated_attention",
+        encoder: str = "small_cnn",
+        encoder_path: str = "",
+        freeze_encoder: bool = True,
+        embedding_dim: int = 128,
+        attention_dim: int = 64,
+        input_px: int = 64,
+        epochs: int = 40,
+        tiles_per_bag: int = 64,
+        bags_per_batch: int = 4,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        dropout: float = 0.0,
+        patience: int = 12,
+        augment: bool = True,
+        class_weights: str = "balanced",
+        mixed_precision: bool = False,
+        checkpoint_dir: str = "",
+        bootstrap_samples: int = 1000,
+        gate_metric: str = "auc",
+        gate_split: str = "test",
+        gate_threshold: float = 0.0,
+        previous_metrics: str = "",
+    ) -> None:
+        made: dict[str, Any] = {}
+        if "split" in steps:
+            task = split_metadata(
+                manifest=manifest,
+                images_root=images_root,
+                manifest_hash=manifest_hash,
+                images_fingerprint=images_fingerprint,
+                split_by=split_by,
+                val_share=val_share,
+                test_share=test_share,
+                folds=folds,
+                fold=fold,
+                seed=seed,
+                previous_split=previous_split,
+            )
+            made["split"] = place(task, "split").outputs["split_manifest"]
+        if "tile" in steps:
+            task = tile_images(
+                split_manifest=made.get("split") or bring("split", dsl.Dataset),
+                images_root=images_root,
+                images_fingerprint=images_fingerprint,
+                tile_px=tile_px,
+                mpp=mpp,
+                level=level,
+                stride=stride,
+                min_tissue=min_tissue,
+                max_tiles_per_slide=max_tiles_per_slide,
+                tile_sampling=tile_sampling,
+                default_mpp=default_mpp,
+                allow_absurd_mpp=allow_absurd_mpp,
+                mpp_tolerance=mpp_tolerance,
+                max_failed_share=max_failed_share,
+                tile_format=tile_format,
+                jpeg_quality=jpeg_quality,
+                seed=seed,
+                runner=runner,
+                workers=workers,
+                beam_options=beam_options,
+            )
+            made["records"] = place(task, "tile").outputs["records"]
+        if "validate" in steps:
+            task = validate_records(
+                records=made.get("records") or bring("records", dsl.Dataset),
+                max_blank_share=max_blank_share,
+                max_duplicates_across_splits=max_duplicates_across_splits,
+                max_duplicates_within_split=max_duplicates_within_split,
+                max_colour_drift=max_colour_drift,
+                colour_drift_fails=colour_drift_fails,
+                min_patients_per_class=min_patients_per_class,
+                workers=workers,
+            )
+            checked = place(task, "validate").outputs
+            made["records"], made["validation"] = checked["dataset"], checked["validation"]
+        if "train" in steps:
+            made["records"] = made.get("records") or bring("records", dsl.Dataset)
+            task = train_mil(
+                dataset=made["records"],
+                head=head,
+                encoder=encoder,
+                encoder_path=encoder_path,
+                freeze_encoder=freeze_encoder,
+                embedding_dim=embedding_dim,
+                attention_dim=attention_dim,
+                input_px=input_px,
+                epochs=epochs,
+                tiles_per_bag=tiles_per_bag,
+                bags_per_batch=bags_per_batch,
+                learning_rate=learning_rate,
+                weight_decay=weight_decay,
+                dropout=dropout,
+                patience=patience,
+                augment=augment,
+                class_weights=class_weights,
+                mixed_precision=mixed_precision,
+                seed=seed,
+                checkpoint_dir=checkpoint_dir,
+            )
+            trained = place(task, "train").outputs
+            made["model"], made["training"] = trained["model"], trained["training"]
+        if "evaluate" in steps:
+            task = evaluate(
+                dataset=made.get("records") or bring("records", dsl.Dataset),
+                model=made.get("model") or bring("model", dsl.Model),
+                training=made.get("training") or bring("training", dsl.Artifact),
+                validation=made.get("validation") or bring("validation", dsl.Artifact),
+                bootstrap_samples=bootstrap_samples,
+                gate_metric=gate_metric,
+                gate_split=gate_split,
+                gate_threshold=gate_threshold,
+                previous_metrics=previous_metrics,
+                seed=seed,
+            )
+            place(task, "evaluate")
+
+    return whole_slide
