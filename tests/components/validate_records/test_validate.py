@@ -501,6 +501,15 @@ def test_what_the_user_can_get_wrong(tiled_dataset, tmp_path):
         Thresholds(max_colour_drift=float("nan"))
 
 
+def test_the_table_for_a_terminal_names_offenders_and_verdict(tiled_dataset):
+    lines = str(run(tiled_dataset(patients=6, edit_record=edit_bad(**{"tile/tissue": 2.0})))).splitlines()
+    assert "pass            checksums                 24 records" in lines
+    assert any(
+        line.startswith("  values: p03_0, records/val/p03_0-00000.tfrecord record 2, x 0 y 64") for line in lines
+    )
+    assert lines[-1] == "verdict: fail"
+
+
 def test_ids_are_escaped_in_the_page(tiled_dataset):
     root = tiled_dataset(edit_row=lambda row: replace(row, center_id="<script>"))
     run(root)
