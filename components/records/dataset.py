@@ -66,7 +66,11 @@ class TiledDataset:
             raise InputError("holds no tiled records", where=self.root, mend="run `bagline tile` into it first")
         self.schema = DatasetSchema.load(self.path("schema.json"))
         self.manifest: Manifest = read_manifest(self.path("split.csv"))
-        self.parts = [Part(**part) for part in storage.read_json(self.path("parts.json"))]
+        parts = self.path("parts.json")
+        try:
+            self.parts = [Part(**part) for part in storage.read_json(parts)]
+        except TypeError:
+            raise InputError("is no list of parts", where=parts, mend="run the tiling step again") from None
 
     def path(self, *names: str) -> str:
         """The path of a file of this dataset."""

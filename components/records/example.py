@@ -7,6 +7,7 @@ Concatenated map entries of one Example merge, so a slide's constant features ar
 from __future__ import annotations
 
 import functools
+import numbers
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -31,16 +32,27 @@ def _field(number: int, payload: bytes) -> bytes:
 
 
 def encode_feature(name: str, value: Value) -> bytes:
-    """One map entry of `Features`: an int is an int64 list, a float a float list, text and bytes a bytes list."""
+    """One map entry of `Features`: an int is an int64 list, a float a float list, text and bytes a bytes list.
+
+    NumPy's integers and floats count as such.
+
+    Raises:
+        TypeError: `value` is none of these. OverflowError: it does not fit int64 or float32.
+    """
     if isinstance(value, str):
         value = value.encode("utf-8")
-    if isinstance(value, bytes):
-        feature = _field(1, _field(1, value))
-    elif isinstance(value, bool | int):
-        feature = _field(3, _field(1, _varint(int(value))))
-    else:
-        feature = _field(2, _field(1, struct.pack("<f", value)))
+    feature = _field(1, _field(1, value)) if isinstance(value, bytes) else _encode_number(name, value)
     return _field(1, _field(1, name.encode("utf-8")) + _field(2, feature))
+
+
+def _encode_number(name: str, value: Any) -> bytes:
+    if isinstance(value, numbers.Integral):
+        if not -(1 << 63) <= int(value) < 1 << 63:
+            raise OverflowError(f"{name} {value} does not fit int64")
+        return _field(3, _field(1, _varint(int(value))))
+    if isinstance(value, numbers.Real):
+        return _field(2, _field(1, struct.pack("<f", value)))
+    raise TypeError(f"{name} is {type(value).__name__}, no value of a record")
 
 
 def encode_features(features: Mapping[str, Value]) -> bytes:

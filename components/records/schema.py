@@ -69,17 +69,20 @@ class DatasetSchema:
 
     @classmethod
     def load(cls, path: str) -> DatasetSchema:
-        """Reads `schema.json`; raises InputError where it is missing or of another version."""
+        """Reads `schema.json`; raises InputError where it is missing, of another version, or lacks a key."""
         found = storage.read_json(path)
         version = found.get("schema_version") if isinstance(found, dict) else None
         if version != SCHEMA_VERSION:
             raise InputError(
                 f"schema version {version!r} is not {SCHEMA_VERSION!r}", where=path, mend="run the tiling step again"
             )
-        return cls(
-            labels=tuple(found["labels"]),
-            tile_px=int(found["tile_px"]),
-            mpp=found["mpp"],
-            parameters=dict(found["parameters"]),
-            code_version=str(found["code_version"]),
-        )
+        try:
+            return cls(
+                labels=tuple(found["labels"]),
+                tile_px=int(found["tile_px"]),
+                mpp=found["mpp"],
+                parameters=dict(found["parameters"]),
+                code_version=str(found["code_version"]),
+            )
+        except KeyError as error:
+            raise InputError(f"lacks {error}", where=path, mend="run the tiling step again") from None

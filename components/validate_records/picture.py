@@ -79,7 +79,7 @@ def decode_tile(data: bytes, kind: str, largest: int) -> Decoded:
         _refuse_cut_off(data, raw, width, height)
     mean = histogram @ _LEVELS / (width * height)
     deviation = np.sqrt(np.maximum(histogram @ _LEVELS**2 / (width * height) - mean**2, 0.0))
-    digest = hashlib.sha256(raw + struct.pack("<II", width, height)).digest()[:16]
+    digest = hashlib.sha256(struct.pack("<II", width, height) + raw).digest()[:16]
     return Decoded(width, height, mean, deviation, digest)
 
 

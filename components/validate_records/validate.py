@@ -264,7 +264,7 @@ def _check_mpp_asked(dataset: TiledDataset, found: _Found, thresholds: Threshold
         known = found.mpp.get(image_id)
         if known is None:
             tally.add(Offender("has no known mpp, its tiles may be of another scale", image_id))
-        elif asked is not None and max(abs(value / asked - 1) for value in known) > limit:
+        elif asked is not None and max(abs(value / asked - 1) for value in known) > limit + 1e-6:
             tally.add(Offender(f"is at {known[0]:g} µm/px, {asked:g} was asked for", image_id))
     values = [value for pair in found.mpp.values() for value in pair]
     measured = f"{min(values):g} to {max(values):g} µm/px" if values else "unknown everywhere"

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from components.records import storage
 from components.records.dataset import Part, Thumbnail, write_parts, write_thumbnails
 from components.records.example import encode_example, encode_features
@@ -17,7 +19,6 @@ from components.records.manifest import Row, write_manifest
 from components.records.provenance import derive_seed
 from components.records.schema import SPLITS, DatasetSchema
 from components.records.tfrecord import frame
-from PIL import Image
 
 STAIN = np.array([190.0, 130.0, 170.0])
 
@@ -119,7 +120,9 @@ def write_slide(root: Path, recipe: Recipe, row: Row) -> tuple[LedgerEntry, list
         sha256 = hashlib.sha256(content).hexdigest()
         parts.append(Part(path, row.image_id, row.split, len(one), len(content), sha256))
     size = columns * side
-    storage.write_bytes(root / "thumbnails" / f"{row.image_id}.jpg", encode_picture(make_pixels(recipe, row.image_id, 0)))
+    storage.write_bytes(
+        root / "thumbnails" / f"{row.image_id}.jpg", encode_picture(make_pixels(recipe, row.image_id, 0))
+    )
     entry = LedgerEntry(
         image_id=row.image_id,
         status="tiled" if recipe.tiles else "empty",

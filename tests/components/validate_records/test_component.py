@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from components.validate_records.component import validate_records
 from kfp import dsl, local
+
+from components.validate_records.component import validate_records
 
 
 @dsl.component(base_image="bagline-pipeline:python3.11", install_kfp_package=False)
@@ -45,9 +46,12 @@ def test_the_next_task_sees_the_records_folder_and_true_counts(tiled_dataset, ru
     (seen,) = outputs(runner, "look", "seen")
     facts = json.loads(seen.read_text())
     assert facts["path"] == facts["uri"] == root
-    known = {key: facts["metadata"][key] for key in ("patients", "slides", "tiles", "tile_px", "mpp", "verdict", "split")}
+    known = {
+        key: facts["metadata"][key] for key in ("patients", "slides", "tiles", "tile_px", "mpp", "verdict", "split")
+    }
     assert known == {
-        "patients": 6, "slides": 12, "tiles": 48, "tile_px": 32, "mpp": 0.5, "verdict": "pass", "split": "test,train,val",
+        "patients": 6, "slides": 12, "tiles": 48, "tile_px": 32, "mpp": 0.5, "verdict": "pass",
+        "split": "test,train,val",
     }  # fmt: skip
     assert {"schema_version", "code_version", "image_digest", "manifest_hash"} <= set(facts["metadata"])
 

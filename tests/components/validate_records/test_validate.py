@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from components.records import storage
 from components.records.errors import InputError, WorkError
 from components.records.example import encode_example, encode_features
 from components.records.tfrecord import index_tfrecord
 from components.validate_records.outcome import MAX_OFFENDERS, Thresholds
 from components.validate_records.validate import validate_records
-from PIL import Image
 
 BAD = ("p03_0", 2)
 
@@ -285,9 +286,7 @@ LEDGER_FAULTS = [
 
 @pytest.mark.parametrize(("changes", "text"), LEDGER_FAULTS)
 def test_a_ledger_line_that_does_not_add_up(tiled_dataset, changes, text):
-    found = run(
-        tiled_dataset(patients=6, edit_entry=lambda e: replace(e, **changes) if e.image_id == "p03_0" else e)
-    )
+    found = run(tiled_dataset(patients=6, edit_entry=lambda e: replace(e, **changes) if e.image_id == "p03_0" else e))
     assert only_fails(found, "counts")
     assert (check_of(found, "counts").offenders[0].image_id, text) == (
         "p03_0",
@@ -358,7 +357,9 @@ def test_the_same_image_content_in_two_splits(tiled_dataset):
 
 def test_a_part_filed_under_another_split(tiled_dataset):
     root = tiled_dataset(patients=6)
-    edit_json(root, "parts.json", lambda parts: parts[0].update(split="train" if parts[0]["split"] != "train" else "val"))
+    edit_json(
+        root, "parts.json", lambda parts: parts[0].update(split="train" if parts[0]["split"] != "train" else "val")
+    )
     found = run(root)
     assert "split_leakage" in {name for name, one in status(found).items() if one == "fail"}
     assert "is filed under" in check_of(found, "split_leakage").offenders[0].what
@@ -460,7 +461,7 @@ def test_colour_drift_of_a_split_and_a_center(tiled_dataset):
     root = tiled_dataset(edit_pixels=edit)
     found = run(root)
     assert found.verdict == "warn"
-    assert [o.what for o in check_of(found, "colour_drift_splits").offenders][0].startswith("split ")
+    assert check_of(found, "colour_drift_splits").offenders[0].what.startswith("split ")
     assert "center c1: mean G lies" in " ".join(o.what for o in check_of(found, "colour_drift_centers").offenders)
     assert only_fails(run(root, colour_drift_fails=True), "colour_drift_splits", "colour_drift_centers")
     table = {(row["kind"], row["name"]): row for row in found.colours}
@@ -498,6 +499,15 @@ def test_what_the_user_can_get_wrong(tiled_dataset, tmp_path):
         Thresholds(max_blank_share=1.5)
     with pytest.raises(InputError, match="max_colour_drift: nan is out of range"):
         Thresholds(max_colour_drift=float("nan"))
+
+
+def test_the_table_for_a_terminal_names_offenders_and_verdict(tiled_dataset):
+    lines = str(run(tiled_dataset(patients=6, edit_record=edit_bad(**{"tile/tissue": 2.0})))).splitlines()
+    assert "pass            checksums                 24 records" in lines
+    assert any(
+        line.startswith("  values: p03_0, records/val/p03_0-00000.tfrecord record 2, x 0 y 64") for line in lines
+    )
+    assert lines[-1] == "verdict: fail"
 
 
 def test_ids_are_escaped_in_the_page(tiled_dataset):
