@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import sys
@@ -295,6 +296,18 @@ def test_a_patient_that_comes_twice(kit: Any, dataset_root: str, tmp_path: Path)
 
     with pytest.raises(WorkError, match="patient train0 came twice"):
         evaluate(dataset_root, "", str(tmp_path), parameters=QUICK, predictor=twice)
+
+
+def test_a_bag_without_tiles_counts_as_no_prediction(kit: Any, dataset_root: str, tmp_path: Path) -> None:
+    def with_an_empty_bag(model_dir: str, dataset: Any) -> Any:
+        bags = list(kit.predictor()(model_dir, dataset))
+        none = {name: np.zeros(0) for name in ("x", "y", "width", "height", "tissue", "attention", "tile_labels")}
+        yield dataclasses.replace(bags[0], **none, image_ids=(), spans=())
+        yield from bags[1:]
+
+    done = evaluate(dataset_root, "", str(tmp_path), parameters=QUICK, predictor=with_an_empty_bag)
+    assert done.metrics["train"]["n_patients_without_tiles"] == 1
+    assert done.metrics["train"]["n_patients"] == 5
 
 
 def test_the_saved_model_is_asked_for_every_patient(
