@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from components.validate_records.colour import Moments, compare_colours, merge_all, standardised_difference
 
 
