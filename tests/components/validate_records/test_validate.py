@@ -173,15 +173,18 @@ def test_a_cut_off_jpeg_is_found_even_with_an_end_marker(tiled_dataset, cut, end
     assert check_of(found, "decode").offenders[0].record == 2
 
 
-def test_a_png_with_a_flipped_byte(tiled_dataset):
+@pytest.mark.parametrize("place", [200, -13], ids=["pixels", "checksum only"])
+def test_a_png_with_a_flipped_byte(tiled_dataset, place):
     def edit(row, number, features):
         if (row.image_id, number) == BAD:
             data = bytearray(features["image/encoded"])
-            data[len(data) // 2] ^= 1
+            data[place] ^= 1
             features = {**features, "image/encoded": bytes(data)}
         return features
 
-    assert only_fails(run(tiled_dataset(patients=6, kind="png", edit_record=edit)), "decode")
+    found = run(tiled_dataset(patients=6, kind="png", edit_record=edit))
+    assert only_fails(found, "decode")
+    assert check_of(found, "decode").offenders[0].record == 2
 
 
 def test_a_tile_of_another_size_and_one_of_another_mode(tiled_dataset):
