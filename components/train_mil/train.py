@@ -35,6 +35,7 @@ class TrainingSummary:
         val_loss, val_auc: of that epoch; None without a validation split.
         patients, slides, tiles: of the train split, those with tiles.
         seconds: of this process, without the epochs of an earlier one.
+        manifest_hash, mpp, tile_px: of the dataset.
     """
 
     epochs: int
@@ -45,6 +46,14 @@ class TrainingSummary:
     slides: int
     tiles: int
     seconds: float
+    manifest_hash: str
+    mpp: float | None
+    tile_px: int
+
+    def facts(self) -> dict[str, Any]:
+        """What `provenance.artifact_metadata` takes."""
+        names = ("manifest_hash", "patients", "slides", "tiles", "mpp", "tile_px")
+        return {name: getattr(self, name) for name in names}
 
 
 def train_mil(
@@ -90,6 +99,9 @@ def train_mil(
         slides=len({image_id for bag in train for image_id in bag.image_ids}),
         tiles=sum(len(bag.spans) for bag in train),
         seconds=time.monotonic() - started,
+        manifest_hash=dataset.manifest.digest,
+        mpp=dataset.schema.mpp,
+        tile_px=dataset.schema.tile_px,
     )
 
 

@@ -17,11 +17,11 @@ class Attention(PoolingHead):
     Args:
         classes: number of classes.
         attention_dim: rows of V.
-        dropout: share of the pooled values dropped in training.
+        options: of `PoolingHead`.
     """
 
-    def __init__(self, classes: int, attention_dim: int = 64, dropout: float = 0.0, **options: Any) -> None:
-        super().__init__(classes, dropout, **options)
+    def __init__(self, classes: int, attention_dim: int = 64, **options: Any) -> None:
+        super().__init__(classes, **options)
         self.attention_dim = attention_dim
         self.content = keras.layers.Dense(attention_dim, activation="tanh", name="content")
         self.weight = keras.layers.Dense(1, use_bias=False, name="weight")

@@ -19,11 +19,11 @@ class GatedAttention(PoolingHead):
     Args:
         classes: number of classes.
         attention_dim: rows of V and U.
-        dropout: share of the pooled values dropped in training.
+        options: of `PoolingHead`.
     """
 
-    def __init__(self, classes: int, attention_dim: int = 64, dropout: float = 0.0, **options: Any) -> None:
-        super().__init__(classes, dropout, **options)
+    def __init__(self, classes: int, attention_dim: int = 64, **options: Any) -> None:
+        super().__init__(classes, **options)
         self.attention_dim = attention_dim
         self.content = keras.layers.Dense(attention_dim, activation="tanh", name="content")
         self.gate = keras.layers.Dense(attention_dim, activation="sigmoid", name="gate")

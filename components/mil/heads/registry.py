@@ -21,11 +21,12 @@ HEADS: dict[str, type[BagHead]] = {
 
 
 def create_head(name: str, classes: int, **options: Any) -> BagHead:
-    """The head `name` for `classes` classes; of `options` it takes those its constructor names.
+    """The head `name` for `classes` classes; of `options` it takes those that its classes' constructors name.
 
     Raises:
         InputError: there is no such head; suggests the nearest.
     """
     check_name("head", name, HEADS)
-    taken = inspect.signature(HEADS[name].__init__).parameters
+    kinds = [kind for kind in HEADS[name].__mro__ if issubclass(kind, BagHead)]
+    taken = {key for kind in kinds for key in inspect.signature(kind.__init__).parameters}
     return HEADS[name](classes, name="head", **{key: value for key, value in options.items() if key in taken})

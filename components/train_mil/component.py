@@ -1,0 +1,48 @@
+"""KFP face of the training step."""
+
+from kfp import dsl
+
+
+@dsl.component(base_image="bagline-training:python3.11", install_kfp_package=False)
+def train_mil(
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    training: dsl.Output[dsl.Artifact],
+    head: str = "gated_attention",
+    encoder: str = "small_cnn",
+    encoder_path: str = "",
+    freeze_encoder: bool = True,
+    embedding_dim: int = 128,
+    attention_dim: int = 64,
+    input_px: int = 64,
+    epochs: int = 40,
+    tiles_per_bag: int = 64,
+    validation_tiles: int = 256,
+    bags_per_batch: int = 1,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-2,
+    dropout: float = 0.0,
+    instance_stream: bool = True,
+    patience: int = 12,
+    augment: bool = True,
+    class_weights: str = "balanced",
+    seed: int = 0,
+    cache_mb: int = 1024,
+    mixed_precision: bool = False,
+    checkpoint_dir: str = "",
+) -> None:
+    """Trains a multiple-instance model on patients' bags of tiles."""
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+    from components.records.provenance import artifact_metadata
+    from components.train_mil.parameters import TrainingParameters
+    from components.train_mil.train import train_mil as train
+
+    names = TrainingParameters.__dataclass_fields__
+    given = {name: value for name, value in locals().items() if name in names}
+    summary = train(dataset.path, model.path, training.path, TrainingParameters(**given), checkpoint_dir)
+    facts = artifact_metadata(split="train", **summary.facts())
+    model.metadata.update(facts, framework="keras", head=head, encoder=encoder)
+    training.metadata.update(facts, epochs=summary.epochs, best_epoch=summary.best_epoch, head=head, encoder=encoder)
