@@ -120,7 +120,7 @@ def test_records_carry_the_features_of_the_schema(tiled):
 
 
 def test_thumbnails_and_the_split_manifest_are_there(tiled):
-    root, manifest, out, _, _ = tiled
+    root, _, out, _, _ = tiled
     dataset = TiledDataset(str(out))
     assert set(dataset.thumbnails) == {"a_0", "a_1", "b_0"}
     thumbnail = dataset.thumbnails["a_0"]
