@@ -15,6 +15,7 @@ from components.records import storage
 from components.records.schema import SCHEMA_VERSION
 
 _BLOCK = 1 << 20
+_SOURCES = (".py", ".j2", ".css", ".js", ".html")
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
@@ -45,7 +46,12 @@ def code_version() -> str:
 
     digest = hashlib.sha256()
     home = Path(components.__file__).parent.parent
-    sources = [path for package in ("components", "pipelines") for path in sorted((home / package).rglob("*.py"))]
+    sources = [
+        path
+        for package in ("components", "pipelines")
+        for path in sorted((home / package).rglob("*"))
+        if path.is_file() and path.suffix in _SOURCES
+    ]
     for source in sources:
         digest.update(f"{source.relative_to(home).as_posix()}\0".encode())
         digest.update(source.read_bytes())

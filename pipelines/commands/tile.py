@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+from typing import Any
 
 from pipelines.commands.options import add_images, add_parameters
 
@@ -19,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stride", type=int, metavar="N", help="px between tile corners (default: no overlap)")
     parser.add_argument("--runner", default="DirectRunner", help="Beam runner (default %(default)s)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     add_parameters(parser)
     parser.epilog = "Options of the Beam runner follow after `--`."
 
@@ -58,5 +61,14 @@ def execute(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             beam_options=arguments.beam_options,
         )
-    sys.stdout.write(f"{summary}\n")
+    sys.stdout.write(f"{json.dumps(summary, sort_keys=True) if arguments.json else _describe(summary)}\n")
     return 0
+
+
+def _describe(summary: dict[str, Any]) -> str:
+    statuses = ", ".join(f"{count} {status}" for status, count in summary["slides_by_status"].items() if count)
+    return (
+        f"{summary['slides']} slides of {summary['patients']} patients: {statuses}\n"
+        f"{summary['tiles']} tiles in {summary['parts']} parts, {summary['bytes'] / 1e6:.1f} MB; "
+        f"{summary['tiles_failed']} tiles lost; {summary['tiles_lossless']} are the stored pixels untouched"
+    )

@@ -35,5 +35,6 @@ def execute(arguments: argparse.Namespace) -> int:
             TrainingParameters(**values),
             work_dir=os.path.join(out, ".bagline", "checkpoints"),
         )
-    sys.stdout.write(f"{summary}\n")
+    scores = f", validation loss {summary.val_loss:.4f}" if summary.val_loss is not None else ""
+    sys.stdout.write(f"{os.path.join(out, 'model')}: best of {summary.epochs} epochs is {summary.best_epoch}{scores}\n")
     return 0

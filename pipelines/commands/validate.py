@@ -37,4 +37,5 @@ def execute(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
         )
         sys.stdout.write(f"{validation}\n")
+        validation.raise_on_failure(out)
     return 0
