@@ -23,6 +23,7 @@ class TilingParameters:
         level: pyramid level, where `mpp` is 0.
         stride: px of the encoded scale between tile corners; 0 is `tile_px`, no overlap.
         min_tissue: share of a tile, 0–1, that the tissue mask must cover.
+        max_pen: share of a tile, 0–1, that may be pen; 1 keeps every tile that has tissue.
         max_tiles_per_slide: 0 keeps all, else a sample of that many is kept, see `tile_sampling`.
         tile_sampling: `even`, spread over the slide in reading order; `random`, seeded per slide.
         default_mpp: µm/px at level 0 of slides of which neither manifest nor file says it; 0 leaves it unknown.
@@ -40,7 +41,8 @@ class TilingParameters:
     mpp: float = 0.5
     level: int = 0
     stride: int = 0
-    min_tissue: float = 0.05
+    min_tissue: float = 0.02
+    max_pen: float = 0.02
     max_tiles_per_slide: int = 0
     tile_sampling: str = "even"
     default_mpp: float = 0.0
@@ -59,6 +61,7 @@ class TilingParameters:
         _check(self.level, 0, 64, "level")
         _check(self.stride, 0, 1 << 20, "stride")
         _check(self.min_tissue, 0, 1, "min_tissue")
+        _check(self.max_pen, 0, 1, "max_pen")
         _check(self.max_tiles_per_slide, 0, 1 << 40, "max_tiles_per_slide")
         _check(self.default_mpp, 0, 1000, "default_mpp")
         _check(self.mpp_tolerance, 0, 0.5, "mpp_tolerance")

@@ -23,7 +23,7 @@ from components.records.provenance import file_digest
 from components.tile_images import grid
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.scale import Scale, check_mpp, choose_scale, resolve_mpp
-from components.tile_images.tissue import Mask, tissue_mask
+from components.tile_images.tissue import Mask, find_tissue_and_pen
 
 PLAN_VERSION = "1"
 THUMBNAIL_PX = 1024
@@ -202,10 +202,10 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
             downsample = choose_downsample(reader.width, reader.height, scale.side)
             picture = reader.read_low_resolution(downsample)
             unreadable = list(getattr(reader, "unreadable", ()))
-    tissue = tissue_mask(picture)
+    tissue, pen = find_tissue_and_pen(picture)
     mark_unreadable(tissue, unreadable, downsample)
     size = reader.width, reader.height
-    tiles, details = choose_tiles(task, parameters, scale, size, tissue, downsample)
+    tiles, details = choose_tiles(task, parameters, scale, size, tissue, pen, downsample)
     if task.mask:
         tiles["label"], facts.mask_digest = label_tiles(task, size, tiles, scale.side)
     reason = explain_empty(size, scale, details, bool(tissue.any()), parameters)
@@ -238,6 +238,7 @@ def choose_tiles(
     scale: Scale,
     size: tuple[int, int],
     tissue: Mask,
+    pen: Mask,
     downsample: float,
 ) -> tuple[grid.Tiles, dict[str, Any]]:
     """The tiles of a slide that are to be cut, and the counts that tell where the others went."""
@@ -246,6 +247,9 @@ def choose_tiles(
     tiles["tissue"] = grid.measure_share(tissue, downsample, tiles, scale.side)
     tiles = tiles[(tiles["tissue"] > 0) & (tiles["tissue"] >= np.float32(parameters.min_tissue))]
     with_tissue = len(tiles)
+    if pen.any():
+        tiles = tiles[grid.measure_share(pen, downsample, tiles, scale.side) <= parameters.max_pen]
+    without_pen = len(tiles)
     tiles = grid.sample_tiles(tiles, parameters, task.image_id)
     details = {
         "width": size[0],
@@ -256,7 +260,8 @@ def choose_tiles(
         "tissue_share": round(float(tissue.mean()), 6),
         "tiles_grid": whole,
         "tiles_without_tissue": whole - with_tissue,
-        "tiles_not_sampled": with_tissue - len(tiles),
+        "tiles_on_pen": with_tissue - without_pen,
+        "tiles_not_sampled": without_pen - len(tiles),
     }
     return tiles, details
 
@@ -278,8 +283,10 @@ def explain_empty(
     """Why a slide has no tile, or nothing where it has."""
     if not details["tiles_grid"]:
         return f"{size[0]} × {size[1]} px is smaller than one tile of {scale.side} px"
-    if details["tiles_without_tissue"] < details["tiles_grid"]:
+    if details["tiles_without_tissue"] + details["tiles_on_pen"] < details["tiles_grid"]:
         return ""
+    if details["tiles_on_pen"]:
+        return "every tile with tissue is on a pen stroke"
     return f"no tile holds {parameters.min_tissue:g} of tissue" if tissue else "no tissue"
 
 

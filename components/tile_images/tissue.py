@@ -39,9 +39,14 @@ def tissue_mask(picture: Picture) -> Mask:
     Returns:
         bool, shape [height, width]: neither glass, pen, nor black border.
     """
+    return find_tissue_and_pen(picture)[0]
+
+
+def find_tissue_and_pen(picture: Picture) -> tuple[Mask, Mask]:
+    """Where there is tissue, as `tissue_mask`, and where there is pen, both bool, shape [height, width]."""
     planes = _blur_planes(picture)
     if is_dark_field(picture):
-        return _clean(_bright_on_black(planes))
+        return _clean(_bright_on_black(planes)), np.zeros(picture.shape[:2], bool)
     border = find_border(planes)
     grey_range = _grey_range(picture)
     smooth = (grey_range <= _SMOOTH) & ~border
@@ -52,8 +57,9 @@ def tissue_mask(picture: Picture) -> Mask:
     on_glass = smooth & (densest < 0.1)
     noise = float(np.median(coloured[on_glass][::7])) if on_glass.any() else 0.0
     found = (coloured > max(_COLOURED_DENSITY, 4 * noise)) | (densest > _PLAIN_DENSITY)
-    found &= ~(border | find_pen(planes, grey_range, glass))
-    return _clean(found) & ~border
+    pen = find_pen(planes, grey_range, glass) & ~border
+    found &= ~(border | pen)
+    return _clean(found) & ~border, pen
 
 
 def is_dark_field(picture: Picture) -> bool:

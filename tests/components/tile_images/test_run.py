@@ -112,7 +112,7 @@ def test_records_carry_the_features_of_the_schema(tiled):
         assert tile["slide/digest"] == [f"sha256:{digest}".encode()]
         assert tile["tile/mpp"] == [pytest.approx(0.5)]
         assert tile["tile/label"] == [int((x, y) == (256, 256))]
-        assert 0.05 <= tile["tile/tissue"][0] <= 1
+        assert 0.02 <= tile["tile/tissue"][0] <= 1
     positions = [(tile["tile/y"][0], tile["tile/x"][0]) for tile in tiles]
     assert positions == sorted(set(positions))
     assert (256, 256) in positions
@@ -257,6 +257,18 @@ def test_a_slide_smaller_than_a_tile_is_empty_and_says_so(drawn, tmp_path):
     drawn.write_tiff(root / "s.tif", drawn.draw_slide(1, 200, 300, None), levels=1)
     entry, _ = only_entry(drawn, root, tmp_path)
     assert (entry.status, entry.reason) == ("empty", "200 × 300 px is smaller than one tile of 256 px")
+
+
+def test_tiles_on_a_pen_stroke_are_left_out_and_counted(drawn, tmp_path):
+    root = tmp_path / "images"
+    root.mkdir()
+    picture = drawn.draw_slide(1)
+    picture[660:690, 200:600] = (40, 60, 190)
+    drawn.write_tiff(root / "s.tif", picture)
+    kept, _ = only_entry(drawn, root, tmp_path, TilingParameters(max_pen=1))
+    entry, _ = only_entry(drawn, root, tmp_path)
+    assert kept.details["tiles_on_pen"] == 0
+    assert entry.details["tiles_on_pen"] == kept.tiles - entry.tiles == 3
 
 
 def test_a_corrupt_block_loses_its_tile_only(drawn, tmp_path):
