@@ -91,14 +91,18 @@ class BagModel(keras.Model):  # type: ignore[misc]
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> BagModel:
         """The model of `get_config`, with fresh weights."""
-        parts = {
-            key: keras.saving.deserialize_keras_object(config[key], custom_objects) for key in ("encoder", "head")
-        }
+        parts = {key: keras.saving.deserialize_keras_object(config[key], custom_objects) for key in ("encoder", "head")}
         return cls(**{**config, **parts})
 
 
 def create_bag_model(
-    *, head: str, encoder: str, tile_px: int, label_names: list[str], metadata: dict[str, Any] | None = None, **options: Any
+    *,
+    head: str,
+    encoder: str,
+    tile_px: int,
+    label_names: list[str],
+    metadata: dict[str, Any] | None = None,
+    **options: Any,
 ) -> BagModel:
     """A fresh bag model of a head and an encoder by name; `options` go to the one that knows them.
 
@@ -142,7 +146,7 @@ def load_bag_model(folder: str) -> BagModel:
         InputError: there is no bag model in `folder`, or it was cut short.
     """
     mend = "train one with `bagline train`"
-    if not os.path.exists(os.path.join(folder, "config.json")):
+    if not all(os.path.exists(os.path.join(folder, name)) for name in ("config.json", "model.weights.h5")):
         raise InputError("holds no model", where=folder, mend=mend)
     try:
         model = keras.models.load_model(folder, compile=False)

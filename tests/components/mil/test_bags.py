@@ -95,7 +95,9 @@ def test_png_and_jpeg_decode_to_what_pillow_sees(build, tmp_path, form):
     (tiles,) = source.stream(lambda: iter(bag.spans), len(bag.spans))
     for tile, record in zip(tiles, read_spans(bag.spans), strict=True):
         encoded = parse_example(record)["image/encoded"][0]
-        np.testing.assert_allclose(tile.astype(int), np.asarray(Image.open(io.BytesIO(encoded))), atol=0 if form == "png" else 3)
+        np.testing.assert_allclose(
+            tile.astype(int), np.asarray(Image.open(io.BytesIO(encoded))), atol=0 if form == "png" else 3
+        )
 
 
 def test_shrinking_averages_blocks_and_twice_is_once():

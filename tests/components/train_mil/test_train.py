@@ -70,9 +70,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tiled, tmp_p
 def test_streamed_and_kept_tiles_train_alike(tiled, tmp_path):
     train(tiled, tmp_path / "kept", replace(TINY, epochs=1))
     train(tiled, tmp_path / "streamed", replace(TINY, epochs=1, cache_mb=0))
-    for one, other in zip(
-        weights_of(tmp_path / "kept/model"), weights_of(tmp_path / "streamed/model"), strict=True
-    ):
+    for one, other in zip(weights_of(tmp_path / "kept/model"), weights_of(tmp_path / "streamed/model"), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
