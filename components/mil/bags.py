@@ -234,6 +234,7 @@ class TileSource:
         """
         chosen = [list(choose(bag)) for bag in bags]
         padded = [span for spans in chosen for span in (*spans, *[None] * (instances - len(spans)))]
+        rows: Iterator[NDArray[np.uint8]]
         if self.kept:
             rows = (self._take(padded[at : at + instances]) for at in range(0, len(padded), instances))
         else:

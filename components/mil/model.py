@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +119,11 @@ def save_bag_model(model: BagModel, folder: str) -> None:
     The date that Keras writes is taken out: equal models are equal files.
     """
     target = Path(folder)
+    fresh = target.parent / f".{target.name}.{os.getpid()}.tmp"
     with storage.translate_os_errors(folder):
         target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
     try:
         with storage.translate_os_errors(folder):
             model.save(str(fresh), zipped=False)
@@ -130,7 +131,6 @@ def save_bag_model(model: BagModel, folder: str) -> None:
             about.pop("date_saved", None)
             storage.write_json(fresh / "metadata.json", about)
             storage.write_json(fresh / CARD, {**model.metadata, "label_names": model.label_names})
-            os.chmod(fresh, 0o755)
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(fresh, target)

@@ -100,9 +100,8 @@ class BagTrainer:
         improved = "val_loss" not in entry or not any(e["val_loss"] <= entry["val_loss"] for e in state.history)
         parts = [f"epoch {epoch}/{self.parameters.epochs}"]
         parts += [f"{name} {entry[name]:.3f}" for name in ("loss", "val_loss", "val_auc") if name in entry]
-        log.info(
-            "%s %.0f s%s", " ".join(parts), entry["seconds"], " (best)" if "val_loss" in entry and improved else ""
-        )
+        parts += [f"{entry['seconds']:.0f} s"] + ["(best)"] * ("val_loss" in entry and improved)
+        log.info(" ".join(parts))
         if improved:
             return self._snapshot(history, self.model.get_weights(), epoch)
         return self._snapshot(history, state.best, state.best_epoch)
