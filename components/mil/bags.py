@@ -234,6 +234,7 @@ class TileSource:
         """
         chosen = [list(choose(bag)) for bag in bags]
         padded = [span for spans in chosen for span in (*spans, *[None] * (instances - len(spans)))]
+        rows: Iterator[NDArray[np.uint8]]
         if self.kept:
             rows = (self._take(padded[at : at + instances]) for at in range(0, len(padded), instances))
         else:
@@ -244,6 +245,11 @@ class TileSource:
             mask = np.array([[number < len(chosen[index]) for number in range(instances)] for index in group])
             labels = np.array([bags[index].label_index for index in group], np.int32)
             yield {"tiles": tf.constant(tiles), "mask": tf.constant(mask)}, tf.constant(labels)
+
+    def sample(self, bags: Sequence[Bag], count: int) -> NDArray[np.uint8]:
+        """About `count` tiles uint8 [n, side, side, 3], as many of each bag as of the others."""
+        spans = [span for bag in bags for span in spread_spans(bag, max(1, count // len(bags)))][:count]
+        return next(self.stream(lambda: iter(spans), len(spans)))
 
     def _take(self, spans: Sequence[RecordSpan | None]) -> NDArray[np.uint8]:
         tiles = np.zeros((len(spans), self.side, self.side, 3), np.uint8)

@@ -10,7 +10,15 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from components.mil.bags import Bag, Feature, decode_tile, index_bags, patients_without_tiles, read_spans, translated_errors
+from components.mil.bags import (
+    Bag,
+    Feature,
+    decode_tile,
+    index_bags,
+    patients_without_tiles,
+    read_spans,
+    translated_errors,
+)
 from components.mil.model import BagModel, load_bag_model
 from components.records.dataset import RecordSpan, TiledDataset
 from components.records.errors import InputError
@@ -147,8 +155,6 @@ def _tile_batches(model: BagModel, bags: Sequence[Bag], batch_tiles: int) -> Ite
         }
 
     with translated_errors() as guard:
-        data = tf.data.Dataset.from_generator(
-            lambda: guard(generate()), output_signature=tf.TensorSpec([], tf.string)
-        )
+        data = tf.data.Dataset.from_generator(lambda: guard(generate()), output_signature=tf.TensorSpec([], tf.string))
         data = data.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         yield from data.batch(batch_tiles).prefetch(2)

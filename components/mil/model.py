@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +90,18 @@ class BagModel(keras.Model):  # type: ignore[misc]
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> BagModel:
         """The model of `get_config`, with fresh weights."""
-        parts = {
-            key: keras.saving.deserialize_keras_object(config[key], custom_objects) for key in ("encoder", "head")
-        }
+        parts = {key: keras.saving.deserialize_keras_object(config[key], custom_objects) for key in ("encoder", "head")}
         return cls(**{**config, **parts})
 
 
 def create_bag_model(
-    *, head: str, encoder: str, tile_px: int, label_names: list[str], metadata: dict[str, Any] | None = None, **options: Any
+    *,
+    head: str,
+    encoder: str,
+    tile_px: int,
+    label_names: list[str],
+    metadata: dict[str, Any] | None = None,
+    **options: Any,
 ) -> BagModel:
     """A fresh bag model of a head and an encoder by name; `options` go to the one that knows them.
 
@@ -116,9 +119,11 @@ def save_bag_model(model: BagModel, folder: str) -> None:
     The date that Keras writes is taken out: equal models are equal files.
     """
     target = Path(folder)
+    fresh = target.parent / f".{target.name}.{os.getpid()}.tmp"
     with storage.translate_os_errors(folder):
         target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
     try:
         with storage.translate_os_errors(folder):
             model.save(str(fresh), zipped=False)
@@ -126,7 +131,6 @@ def save_bag_model(model: BagModel, folder: str) -> None:
             about.pop("date_saved", None)
             storage.write_json(fresh / "metadata.json", about)
             storage.write_json(fresh / CARD, {**model.metadata, "label_names": model.label_names})
-            os.chmod(fresh, 0o755)
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(fresh, target)
@@ -142,7 +146,7 @@ def load_bag_model(folder: str) -> BagModel:
         InputError: there is no bag model in `folder`, or it was cut short.
     """
     mend = "train one with `bagline train`"
-    if not os.path.exists(os.path.join(folder, "config.json")):
+    if not all(os.path.exists(os.path.join(folder, name)) for name in ("config.json", "model.weights.h5")):
         raise InputError("holds no model", where=folder, mend=mend)
     try:
         model = keras.models.load_model(folder, compile=False)

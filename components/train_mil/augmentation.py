@@ -27,10 +27,10 @@ def augment_tiles(tiles: Any, seed: Any) -> Any:
     count = tf.shape(flat)[0]
 
     def coin(salt: int) -> Any:
-        return tf.random.stateless_uniform((count, 1, 1, 1), seed + [0, salt]) < 0.5
+        return tf.random.stateless_uniform((count, 1, 1, 1), tf.add(seed, [0, salt])) < 0.5
 
     def uniform(salt: int, channels: int, reach: float) -> Any:
-        return tf.random.stateless_uniform((count, 1, 1, channels), seed + [0, salt], -reach, reach)
+        return tf.random.stateless_uniform((count, 1, 1, channels), tf.add(seed, [0, salt]), -reach, reach)
 
     flat = tf.where(coin(1), flat, tf.reverse(flat, [1]))
     flat = tf.where(coin(2), flat, tf.reverse(flat, [2]))

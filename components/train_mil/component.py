@@ -3,7 +3,7 @@
 from kfp import dsl
 
 
-@dsl.component(base_image="bagline-training:python3.11", install_kfp_package=False)
+@dsl.component(base_image="bagline-training:python3.11", install_kfp_package=False)  # type: ignore[untyped-decorator]
 def train_mil(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
@@ -15,15 +15,14 @@ def train_mil(
     embedding_dim: int = 128,
     attention_dim: int = 64,
     input_px: int = 64,
-    epochs: int = 40,
+    epochs: int = 24,
     tiles_per_bag: int = 64,
-    validation_tiles: int = 256,
-    bags_per_batch: int = 1,
+    validation_tiles: int = 128,
+    bags_per_batch: int = 4,
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
     dropout: float = 0.0,
-    instance_stream: bool = True,
-    patience: int = 12,
+    patience: int = 10,
     augment: bool = True,
     class_weights: str = "balanced",
     seed: int = 0,

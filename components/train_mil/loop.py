@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.mil.bags import Bag, TileSource, order_bags, sample_spans, spread_spans
+from components.mil.encoders.small_cnn import scale_to_data
 from components.mil.model import BagModel
 from components.records.provenance import derive_seed
 from components.train_mil.augmentation import augment_tiles
@@ -20,6 +21,8 @@ from components.train_mil.measures import balanced_weights, mean_auc
 from components.train_mil.parameters import TrainingParameters
 
 log = logging.getLogger(__name__)
+
+SCALE_TILES = 512
 
 
 class BagTrainer:
@@ -72,7 +75,11 @@ class BagTrainer:
             work_dir: where the state is kept after each epoch; nowhere when empty.
             key: what a state there must carry to be gone on with.
         """
-        state = (load_state(work_dir, key) if work_dir else None) or self._snapshot([], [], 0)
+        state = load_state(work_dir, key) if work_dir else None
+        if state is None:
+            if self.parameters.encoder == "small_cnn":
+                scale_to_data(self.model.encoder, self.source.sample(self.bags, SCALE_TILES))
+            state = self._snapshot([], [], 0)
         self._restore(state)
         if state.history:
             log.info("going on after epoch %d of %d", len(state.history), self.parameters.epochs)
@@ -93,7 +100,8 @@ class BagTrainer:
         improved = "val_loss" not in entry or not any(e["val_loss"] <= entry["val_loss"] for e in state.history)
         parts = [f"epoch {epoch}/{self.parameters.epochs}"]
         parts += [f"{name} {entry[name]:.3f}" for name in ("loss", "val_loss", "val_auc") if name in entry]
-        log.info("%s %.0f s%s", " ".join(parts), entry["seconds"], " (best)" if "val_loss" in entry and improved else "")
+        parts += [f"{entry['seconds']:.0f} s"] + ["(best)"] * ("val_loss" in entry and improved)
+        log.info(" ".join(parts))
         if improved:
             return self._snapshot(history, self.model.get_weights(), epoch)
         return self._snapshot(history, state.best, state.best_epoch)
@@ -130,9 +138,6 @@ class BagTrainer:
             out = self.model({"tiles": tiles, "mask": inputs["mask"]}, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, out["logits"])
             loss = tf.reduce_mean(losses * weights)
-            if "auxiliary_logits" in out:
-                others = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, out["auxiliary_logits"])
-                loss = 0.5 * loss + 0.5 * tf.reduce_mean(others * weights)
             if self.model.losses:
                 loss += tf.add_n(self.model.losses)
             scaled = self.optimizer.scale_loss(loss)

@@ -27,7 +27,6 @@ class TrainingParameters:
         bags_per_batch: bags a step.
         learning_rate, weight_decay: of AdamW.
         dropout: share of the pooled values dropped.
-        instance_stream: train an attention or mean head with DSMIL's instance stream beside it.
         patience: epochs without a better validation loss before training stops.
         augment: flips, quarter turns, brightness, contrast and colour.
         class_weights: `balanced` or `none`.
@@ -43,15 +42,14 @@ class TrainingParameters:
     embedding_dim: int = 128
     attention_dim: int = 64
     input_px: int = 64
-    epochs: int = 40
+    epochs: int = 24
     tiles_per_bag: int = 64
-    validation_tiles: int = 256
-    bags_per_batch: int = 1
+    validation_tiles: int = 128
+    bags_per_batch: int = 4
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     dropout: float = 0.0
-    instance_stream: bool = True
-    patience: int = 12
+    patience: int = 10
     augment: bool = True
     class_weights: str = "balanced"
     seed: int = 0

@@ -9,7 +9,7 @@ from keras import ops
 
 
 def shrink_tiles(tiles: Any, side: int) -> Any:
-    """Tiles [n, h, w, 3] brought to `side` × `side` px, rounded to whole values, so that doing it twice changes nothing.
+    """Tiles [n, h, w, 3] brought to `side` × `side` px, in whole values: doing it twice changes nothing.
 
     Args:
         tiles: uint8 or float, 0–255, of known height and width.

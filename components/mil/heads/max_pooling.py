@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from components.mil.heads.protocol import CHUNK, BagHead, Floats, strongest_instance
+from components.mil.heads.protocol import CHUNK, BagHead, Floats
 
 
 @keras.saving.register_keras_serializable(package="bagline")
@@ -30,7 +30,8 @@ class MaxPooling(BagHead):
     def call(self, instances: Any, mask: Any, training: bool | None = None) -> dict[str, Any]:
         """Logits and attention of padded bags."""
         scores = self.classifier(instances)
-        logits = strongest_instance(scores, mask)
+        scores = ops.where(ops.expand_dims(mask, -1), scores, ops.full_like(scores, -1e30))
+        logits = ops.max(scores, axis=1)
         holds = ops.cast(scores >= ops.expand_dims(logits, 1), "float32") * ops.cast(mask, "float32")[..., None]
         attention = ops.mean(holds / ops.maximum(ops.sum(holds, axis=1, keepdims=True), 1.0), axis=-1)
         return {"logits": logits, "attention": attention}

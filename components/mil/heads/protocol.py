@@ -29,17 +29,11 @@ def softmax_over_instances(scores: Any, mask: Any) -> Any:
     return weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1e-12)
 
 
-def strongest_instance(scores: Any, mask: Any) -> Any:
-    """Each class's highest score over the unmasked instances: [b, c] of scores [b, n, c] and a mask bool [b, n]."""
-    return ops.max(ops.where(ops.expand_dims(mask, -1), scores, ops.full_like(scores, -1e30)), axis=1)
-
-
 class BagHead(keras.layers.Layer):  # type: ignore[misc]
     """A MIL head: `head(instances [b, n, d], mask bool [b, n])` gives a dict.
 
     `logits` float32 [b, classes]; `attention` float32 [b, n], which sums to 1 over the unmasked instances and is 0
-    elsewhere; where a head has a second stream, `auxiliary_logits` float32 [b, classes], which training adds to the
-    loss and inference leaves out.
+    elsewhere. Losses of its own a head gives through `add_loss`.
     """
 
     def __init__(self, classes: int, **options: Any) -> None:
@@ -67,30 +61,22 @@ class PoolingHead(BagHead):
     Args:
         classes: number of classes.
         dropout: share of z's values dropped in training.
-        instance_stream: in training, add the logits of a second stream: each class's strongest instance under a
-            dense layer of its own (the first stream of DSMIL, Li et al. 2021, eq. 2). With few bags it tells the
-            encoder what to look for long before attention does.
     """
 
-    def __init__(self, classes: int, dropout: float = 0.0, instance_stream: bool = False, **options: Any) -> None:
+    def __init__(self, classes: int, dropout: float = 0.0, **options: Any) -> None:
         super().__init__(classes, **options)
         self.dropout = dropout
-        self.instance_stream = instance_stream
-        if instance_stream:
-            self.instance_classifier = keras.layers.Dense(classes, dtype="float32", name="instance_classifier")
         self.drop = keras.layers.Dropout(dropout, name="drop", seed=0)
         self.classifier = keras.layers.Dense(classes, dtype="float32", name="classifier")
 
     def build(self, input_shape: Any) -> None:
         """Makes the weights for instances of `input_shape` [b, n, d]."""
         self.classifier.build((None, input_shape[-1]))
-        if self.instance_stream:
-            self.instance_classifier.build((None, input_shape[-1]))
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {**super().get_config(), "dropout": self.dropout, "instance_stream": self.instance_stream}
+        return {**super().get_config(), "dropout": self.dropout}
 
     def score(self, instances: Any) -> Any:
         """Unnormalised attention [..., n] of instances [..., n, d]."""
@@ -100,10 +86,7 @@ class PoolingHead(BagHead):
         """Logits and attention of padded bags."""
         attention = softmax_over_instances(self.score(instances), mask)
         pooled = ops.einsum("bn,bnd->bd", attention, ops.cast(instances, "float32"))
-        out = {"logits": self.classifier(self.drop(pooled, training=training)), "attention": attention}
-        if training and self.instance_stream:
-            out["auxiliary_logits"] = strongest_instance(self.instance_classifier(instances), mask)
-        return out
+        return {"logits": self.classifier(self.drop(pooled, training=training)), "attention": attention}
 
     def stream(self, instances: Floats, chunk: int = CHUNK) -> tuple[Floats, Floats]:
         """Two passes over one bag: scores and their softmax, then the weighted sum; float64 in between."""

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -95,7 +97,9 @@ def test_png_and_jpeg_decode_to_what_pillow_sees(build, tmp_path, form):
     (tiles,) = source.stream(lambda: iter(bag.spans), len(bag.spans))
     for tile, record in zip(tiles, read_spans(bag.spans), strict=True):
         encoded = parse_example(record)["image/encoded"][0]
-        np.testing.assert_allclose(tile.astype(int), np.asarray(Image.open(io.BytesIO(encoded))), atol=0 if form == "png" else 3)
+        np.testing.assert_allclose(
+            tile.astype(int), np.asarray(Image.open(io.BytesIO(encoded))), atol=0 if form == "png" else 3
+        )
 
 
 def test_shrinking_averages_blocks_and_twice_is_once():
@@ -112,15 +116,13 @@ def test_a_lost_part_and_a_broken_tile_are_named(build, tmp_path):
     dataset = TiledDataset(build(tmp_path, patients=2, splits=("train",)))
     bags = index_bags(dataset)
     span = bags[0].spans[0]
-    content = bytearray(open(span.path, "rb").read())
+    content = bytearray(Path(span.path).read_bytes())
     at = content.index(b"IHDR")
     content[at : at + 40] = bytes(40)
-    open(span.path, "wb").write(content)
+    Path(span.path).write_bytes(content)
     source = TileSource(bags, tile_px=32, side=32)
     with pytest.raises(WorkError, match="does not decode"):
         list(source.stream(lambda: iter(bags[0].spans), 4))
-    import os
-
-    os.unlink(span.path)
+    Path(span.path).unlink()
     with pytest.raises(WorkError, match=r"p00_0-00000\.tfrecord: is missing"):
         list(source.stream(lambda: iter(bags[0].spans), 4))

@@ -51,13 +51,11 @@ class TestEveryHead:
         np.testing.assert_allclose(one["attention"].numpy()[:, order], other["attention"], rtol=1e-5)
 
     def test_gradients_reach_every_weight(self, name):
-        head = make(name, instance_stream=True)
+        head = make(name)
         instances, mask = bags(np.random.default_rng(3), [6, 5], 6)
         with tf.GradientTape() as tape:
             out = head(instances, mask, training=True)
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits([0, 1], out["logits"])
-            if "auxiliary_logits" in out:
-                loss += tf.nn.sparse_softmax_cross_entropy_with_logits([0, 1], out["auxiliary_logits"])
             loss = tf.reduce_sum(loss)
         for weight, gradient in zip(
             head.trainable_variables, tape.gradient(loss, head.trainable_variables), strict=True
@@ -151,15 +149,6 @@ def test_max_pooling_by_hand():
     logits, attention = by_hand("max_pooling", [[[1.0, -2.0]], [0.0, 0.5]])
     np.testing.assert_allclose(logits, [2.0, -1.5], rtol=1e-6)
     np.testing.assert_allclose(attention, [0.5, 0.5, 0], rtol=1e-6)
-
-
-def test_instance_stream_by_hand():
-    head = create_head("mean_pooling", 2, instance_stream=True)
-    head.build((None, None, 1))
-    head.instance_classifier.set_weights([np.array([[1.0, -1.0]], np.float32), np.zeros(2, np.float32)])
-    instances, mask = np.array([[[1.0], [2.0], [9.0]]], np.float32), np.array([[True, True, False]])
-    np.testing.assert_allclose(head(instances, mask, training=True)["auxiliary_logits"], [[2.0, -1.0]])
-    assert "auxiliary_logits" not in head(instances, mask, training=False)
 
 
 def test_an_unknown_head_is_refused_with_the_nearest():

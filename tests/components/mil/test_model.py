@@ -138,9 +138,11 @@ def test_a_lost_part_stops_the_prediction(build, tmp_path):
 def test_folders_without_a_bag_model_are_refused(tmp_path):
     with pytest.raises(InputError, match="holds no model; train one"):
         load_bag_model(str(tmp_path))
-    (tmp_path / "config.json").write_text("{}")
+    save_bag_model(make(), str(tmp_path / "cut"))
+    weights = tmp_path / "cut" / "model.weights.h5"
+    weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(InputError, match="holds no model that opens"):
-        load_bag_model(str(tmp_path))
+        load_bag_model(str(tmp_path / "cut"))
     plain = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
     plain.save(str(tmp_path / "plain"), zipped=False)
     with pytest.raises(InputError, match="holds a Sequential, not a bag model"):

@@ -15,9 +15,7 @@ def test_the_face_has_every_parameter_with_its_default():
 
 
 def test_the_component_runs_locally(tiled, tmp_path):
-    local.init(
-        local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True
-    )
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True)
 
     @dsl.pipeline(name="training")
     def pipeline():

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,9 +71,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tiled, tmp_p
 def test_streamed_and_kept_tiles_train_alike(tiled, tmp_path):
     train(tiled, tmp_path / "kept", replace(TINY, epochs=1))
     train(tiled, tmp_path / "streamed", replace(TINY, epochs=1, cache_mb=0))
-    for one, other in zip(
-        weights_of(tmp_path / "kept/model"), weights_of(tmp_path / "streamed/model"), strict=True
-    ):
+    for one, other in zip(weights_of(tmp_path / "kept/model"), weights_of(tmp_path / "streamed/model"), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -153,7 +152,6 @@ def test_splits_that_can_not_be_trained_on(build, tmp_path):
     none = build(tmp_path / "none", patients=4, splits=("test",))
     with pytest.raises(InputError, match="has no train patient with a tile"):
         train(none, tmp_path)
-    # patients 0 and 2 are a, 1 and 3 are b: a split by turns of two patients that leaves train or val one class
     lone = build(tmp_path / "lone", patients=3, labels=("a", "b", "c"), splits=("train",))
     rewrite_split(lone, {"p02": "val"})
     with pytest.raises(InputError, match="the train split has no patient labelled c"):
@@ -165,14 +163,14 @@ def test_splits_that_can_not_be_trained_on(build, tmp_path):
 
 
 def rewrite_split(root, splits):
-    path = f"{root}/split.csv"
-    lines = open(path).read().splitlines()
+    path = Path(root, "split.csv")
+    lines = path.read_text().splitlines()
     out = [lines[0]]
     for line in lines[1:]:
         cells = line.split(",")
         cells[3] = splits.get(cells[1], cells[3])
         out.append(",".join(cells))
-    open(path, "w").write("\n".join(out) + "\n")
+    path.write_text("\n".join(out) + "\n")
 
 
 def test_parameters_out_of_range_are_listed_at_once():
