@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 
 from pipelines.commands.options import add_images, add_parameters
-
-_LOG = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs, publishes and sums up."""
     from components.records.errors import InputError
+    from pipelines.console import ProgressHandler
     from pipelines.local.inputs import absolute
     from pipelines.local.run import RunOptions, run_locally
     from pipelines.local.summary import render_summary, summarise
@@ -49,7 +47,8 @@ def execute(arguments: argparse.Namespace) -> int:
         beam_options=tuple(arguments.beam_options),
         debug=arguments.debug,
     )
-    result = run_locally(options, lambda step, line: _LOG.info("%-9s %s", step, line or "…"))
+    console = ProgressHandler()
+    result = run_locally(options, lambda step, line, moving: console.write(f"{step:<9} {line}", moving=moving))
     summary = summarise(result)
     if arguments.json:
         sys.stdout.write(json.dumps(summary, indent=2, sort_keys=True) + "\n")

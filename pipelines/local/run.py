@@ -68,12 +68,12 @@ class RunResult:
     exit_code: int = 0
 
 
-def run_locally(options: RunOptions, show: Callable[[str, str], None]) -> RunResult:
+def run_locally(options: RunOptions, show: Callable[[str, str, bool], None]) -> RunResult:
     """Runs the whole-slide pipeline on this machine.
 
     Args:
         options: what to run.
-        show: called with (step, line) as the run goes on; an empty line when a step starts.
+        show: called with (step, line, moving) as the run goes on, see `TaskStream`.
 
     Raises:
         InputError: manifest, folder, config or parameters are wrong; nothing was run.
@@ -91,7 +91,7 @@ def run_locally(options: RunOptions, show: Callable[[str, str], None]) -> RunRes
             )
         began = time.monotonic()
         names = {step.task: step.name for step in steps}
-        stream = TaskStream(lambda task, line: show(names.get(task, task), line), debug=options.debug)
+        stream = TaskStream(lambda task, line, moving: show(names.get(task, task), line, moving), debug=options.debug)
         ok = _execute(options, spec, arguments, cache, stream)
         result = RunResult(options.out, total_seconds=time.monotonic() - began)
         result.peak_bytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

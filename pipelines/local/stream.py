@@ -59,11 +59,12 @@ class TaskStream(io.TextIOBase):
     """Takes the place of standard output while `kfp.local` runs.
 
     Args:
-        show: called with (task, line) for each line a task logs, and with (task, "") when it starts.
+        show: called with (task, line, moving) for each line a task logs, when it starts and when it ends; a moving
+            line is progress, which the next one may replace.
         debug: whether everything is shown, KFP's own lines too.
     """
 
-    def __init__(self, show: Callable[[str, str], None], *, debug: bool = False) -> None:
+    def __init__(self, show: Callable[[str, str, bool], None], *, debug: bool = False) -> None:
         self.tasks: dict[str, TaskState] = {}
         self._show = show
         self._debug = debug
@@ -86,18 +87,20 @@ class TaskStream(io.TextIOBase):
     def hit(self, task: str, key: str) -> None:
         """Records that a task's outputs came from the cache."""
         self.tasks[task] = TaskState(task, cached=key, succeeded=True)
-        self._show(task, "unchanged, taken from the cache")
+        self._show(task, "unchanged, taken from the cache", False)
 
     def _take(self, line: str) -> None:
         begin, end = _BEGIN.search(line), _END.search(line)
         if begin:
             self._current = self.tasks[begin.group(1)] = TaskState(begin.group(1))
             self._began = time.monotonic()
-            self._show(begin.group(1), "")
+            self._show(begin.group(1), "starts", True)
         elif end and self._current:
             self._current.seconds = time.monotonic() - self._began
             self._current.ended = now()
             self._current.succeeded = end.group(2) == "SUCCESS"
+            ending = "done" if self._current.succeeded else "failed"
+            self._show(self._current.task, f"{ending} in {self._current.seconds:.1f} s", False)
             self._current = None
         elif self._current:
             self._take_task_line(self._current, line)
@@ -107,10 +110,10 @@ class TaskStream(io.TextIOBase):
         state.tail.append(text)
         log = _LOG.match(text)
         if self._debug:
-            self._show(state.task, text)
+            self._show(state.task, text, False)
         elif log and not log.group(2).startswith(_NOISE):
-            level = "" if log.group(1) in ("DEBUG", "INFO") else f"{log.group(1).lower()}: "
-            self._show(state.task, f"{level}{log.group(2)}")
+            calm = log.group(1) in ("DEBUG", "INFO")
+            self._show(state.task, log.group(2) if calm else f"{log.group(1).lower()}: {log.group(2)}", calm)
 
 
 class CacheHits(logging.Handler):

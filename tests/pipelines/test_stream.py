@@ -5,7 +5,7 @@ from pipelines.local.stream import CacheHits, TaskStream
 
 def feed(text, *, debug=False):
     shown = []
-    stream = TaskStream(lambda task, line: shown.append((task, line)), debug=debug)
+    stream = TaskStream(lambda task, line, moving: shown.append((task, line)), debug=debug)
     stream.write(text)
     return stream, shown
 
@@ -24,16 +24,17 @@ def test_a_task_is_followed_from_its_start_to_its_end():
     end = "01:01:50.644 - INFO - Task \x1b[96m'tile-images'\x1b[0m finished with status \x1b[92mSUCCESS\x1b[0m\n"
     stream, shown = feed(PRINTED + end)
     assert shown == [
-        ("tile-images", ""),
+        ("tile-images", "starts"),
         ("tile-images", "tiled 3/4 slides"),
         ("tile-images", "warning: slide a_1 is empty"),
+        ("tile-images", "done in 0.0 s"),
     ]
     assert stream.tasks["tile-images"].succeeded
 
 
 def test_lines_may_arrive_in_pieces():
     shown = []
-    stream = TaskStream(lambda task, line: shown.append((task, line)))
+    stream = TaskStream(lambda task, line, moving: shown.append((task, line)))
     for letter in PRINTED:
         stream.write(letter)
     assert ("tile-images", "tiled 3/4 slides") in shown
