@@ -62,7 +62,7 @@ def read_resources(given: Mapping[str, Any], where: str) -> dict[str, Resources]
                 raise InputError(f"unknown key {key!r} in resources of {step}", where=where, mend=mend)
             if not isinstance(value, str if known[key] == "str" else int) or isinstance(value, bool):
                 raise InputError(f"{key} of {step} is {value!r}", where=where, mend=f"give a {known[key]}")
-            if key == "memory" and not _MEMORY.match(value):
+            if key == "memory" and not _MEMORY.match(str(value)):
                 raise InputError(f"memory of {step} is {value!r}", where=where, mend="write it like 16G")
         resources[step] = replace(DEFAULTS[step], **values)
     return resources

@@ -20,7 +20,7 @@ CARD = "bagline.json"
 
 
 @keras.saving.register_keras_serializable(package="bagline")
-class BagModel(keras.Model):  # type: ignore[misc]
+class BagModel(keras.Model):
     """Tiles of a bag to class probabilities and attention; carries its own preprocessing.
 
     Args:

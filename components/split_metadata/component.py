@@ -3,7 +3,7 @@
 from kfp import dsl
 
 
-@dsl.component(base_image="bagline-pipeline:python3.11", install_kfp_package=False)  # type: ignore[untyped-decorator]
+@dsl.component(base_image="bagline-pipeline:python3.11", install_kfp_package=False)
 def split_metadata(
     manifest: str,
     images_root: str,

@@ -3,7 +3,7 @@
 from kfp import dsl
 
 
-@dsl.component(base_image="bagline-tiling:python3.11", install_kfp_package=False)  # type: ignore[untyped-decorator]
+@dsl.component(base_image="bagline-tiling:python3.11", install_kfp_package=False)
 def tile_images(
     split_manifest: dsl.Input[dsl.Dataset],
     images_root: str,

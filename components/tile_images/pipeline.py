@@ -24,7 +24,7 @@ LOCAL_RUNNERS = {"DirectRunner": "FnApiRunner", "FnApiRunner": "FnApiRunner"}
 stopped_by: list[BaglineError] = []
 
 
-class WorkInLanes(beam.DoFn):  # type: ignore[misc]
+class WorkInLanes(beam.DoFn):
     """Hands elements to this process's lanes and yields what they return, in order, as far as `ahead` allows.
 
     Args:

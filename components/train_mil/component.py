@@ -3,7 +3,7 @@
 from kfp import dsl
 
 
-@dsl.component(base_image="bagline-training:python3.11", install_kfp_package=False)  # type: ignore[untyped-decorator]
+@dsl.component(base_image="bagline-training:python3.11", install_kfp_package=False)
 def train_mil(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],

@@ -40,7 +40,7 @@ def _average_blocks(values: Any, block: int, side: int) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="bagline")
-class ShrinkTiles(keras.layers.Layer):  # type: ignore[misc]
+class ShrinkTiles(keras.layers.Layer):
     """`shrink_tiles` as a layer: uint8 [n, h, w, 3] to float32 [n, side, side, 3], 0–255.
 
     Args:

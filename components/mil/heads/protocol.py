@@ -29,7 +29,7 @@ def softmax_over_instances(scores: Any, mask: Any) -> Any:
     return weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1e-12)
 
 
-class BagHead(keras.layers.Layer):  # type: ignore[misc]
+class BagHead(keras.layers.Layer):
     """A MIL head: `head(instances [b, n, d], mask bool [b, n])` gives a dict.
 
     `logits` float32 [b, classes]; `attention` float32 [b, n], which sums to 1 over the unmasked instances and is 0
