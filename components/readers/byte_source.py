@@ -8,7 +8,7 @@ from typing import Protocol
 
 from components.records.errors import SlideError
 
-# A gap up to this many bytes between two blocks is read along with them, and a run of blocks is read in pieces of at most so many bytes.
+# A gap of up to so many bytes between two blocks is read along with them, and a run is at most so many bytes.
 _GAP = 16 << 10
 _RUN = 4 << 20
 

@@ -9,22 +9,19 @@ through, which finds damage on the way that decoders pass over in silence.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from components.readers.join_kernels import PEEK, copy_rows, find_rows
 from components.readers.jpeg_stream import Header, StreamError, find_damage
 
-_PEEK = 12
 _DAMAGE = {
     1: "its JPEG has an impossible code in its data",
     2: "its JPEG has a block of more than 64 coefficients",
     3: "its JPEG ends before its last MCU",
     4: "its JPEG has data after its last MCU",
 }
-_NO_CODE = 5
 
 
 def can_join(header: Header) -> bool:
@@ -56,7 +53,7 @@ class BlockJoiner:
         self._units = np.repeat(np.arange(count), [h * v for _, h, v, _ in frame.components]).astype(np.int64)
         self._dc = np.zeros((count, 1 << 16), np.uint16)
         self._ac = np.zeros((count, 1 << 16), np.uint16)
-        self._several = np.zeros((count, 1 << _PEEK), np.uint16)
+        self._several = np.zeros((count, 1 << PEEK), np.uint16)
         self._dc_code = np.zeros((count, 12), np.uint64)
         self._dc_length = np.zeros((count, 12), np.int64)
         for at, (_, dc, ac) in enumerate(frame.scan_components):
@@ -81,16 +78,18 @@ class BlockJoiner:
             starts.append(start // 4)
             start += len(scan) + padding
         words = np.frombuffer(b"".join(scans), ">u4").astype(np.uint32)
-        spare = len(blocks) * self._rows * len(self._header.frame.components)
-        joined = np.zeros(len(words) + spare + 4, np.uint32)
-        code, bits = _join(
-            words, np.array(starts), np.array(lengths), across, self._rows, self._across, self._units,
-            self._dc, self._ac, self._several, self._dc_code, self._dc_length, joined,
-        )  # fmt: skip
-        if code == _NO_CODE:
+        components = len(self._header.frame.components)
+        spans = np.zeros((len(blocks), self._rows, components, 4), np.int64)
+        for at, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+            damage = find_rows(
+                words, start, length, self._across, self._units, self._dc, self._ac, self._several, spans[at]
+            )
+            if damage:
+                raise StreamError(_DAMAGE[damage])
+        joined = np.zeros(len(words) + len(blocks) * self._rows * components + 4, np.uint32)
+        bits = copy_rows(words, np.array(starts), spans, across, self._dc_code, self._dc_length, joined)
+        if bits < 0:
             return None
-        if code:
-            raise StreamError(_DAMAGE[code])
         body = joined.astype(">u4").tobytes()[: (bits + 7) // 8].replace(b"\xff", b"\xff\x00")
         frame, at = self._header.frame, self._header.size_at
         height, width = frame.height * (len(blocks) // across), frame.width * across
@@ -151,127 +150,17 @@ def _ac_steps(table: bytes) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         ahead = slice(code << (16 - length), (code + 1) << (16 - length))
         one[ahead] = (length + size) | ((run + 1) << 5 if symbol else 1 << 15)
         lengths[ahead] = length
-    several = np.zeros(1 << _PEEK, np.uint16)
-    ahead_bits = np.arange(1 << _PEEK) << (16 - _PEEK)
-    used = np.zeros(1 << _PEEK, np.int64)
-    steps = np.zeros(1 << _PEEK, np.int64)
-    open_ = np.ones(1 << _PEEK, bool)
-    for _ in range(_PEEK):
+    several = np.zeros(1 << PEEK, np.uint16)
+    ahead_bits = np.arange(1 << PEEK) << (16 - PEEK)
+    used = np.zeros(1 << PEEK, np.int64)
+    steps = np.zeros(1 << PEEK, np.int64)
+    open_ = np.ones(1 << PEEK, bool)
+    for _ in range(PEEK):
         peek = (ahead_bits << np.minimum(used, 16)) & 0xFFFF
         step = one[peek].astype(np.int64)
-        open_ &= (used + lengths[peek] <= _PEEK) & (used + (step & 31) <= 31) & (steps + (step >> 5 & 63) < 63)
+        open_ &= (used + lengths[peek] <= PEEK) & (used + (step & 31) <= 31) & (steps + (step >> 5 & 63) < 63)
         several[open_] = (used + (step & 31) | (steps + (step >> 5 & 63)) << 5 | step & 1 << 15)[open_]
         used = np.where(open_, used + (step & 31), used)
         steps = np.where(open_, steps + (step >> 5 & 63), steps)
         open_ &= (step >> 15) == 0
     return one, several
-
-
-def _compiled(function: Any) -> Any:
-    try:
-        return numba.njit(function, cache=True, nogil=True)
-    except RuntimeError:
-        # No folder to keep compiled code in: compile in every process.
-        return numba.njit(function, nogil=True)
-
-
-def _join_blocks(
-    words: Any, starts: Any, lengths: Any, across: int, rows: int, mcus: int, units: Any, dc: Any, ac: Any,
-    several: Any, dc_code: Any, dc_length: Any, joined: Any,
-) -> tuple[int, int]:  # fmt: skip
-    blocks, components, per_mcu = len(starts), dc.shape[0], len(units)
-    # Per block, row and component: where the bits to copy begin and end, and the first and last DC of that row.
-    spans = np.zeros((blocks, rows, components, 4), np.int64)
-    last = np.zeros(components, np.int64)
-    for block in range(blocks):
-        base, end, pos = starts[block], lengths[block], 0
-        last[:] = 0
-        for row in range(rows):
-            for mcu in range(mcus):
-                previous = -1
-                for unit in range(per_mcu):
-                    c = units[unit]
-                    before = pos
-                    at = base + (pos >> 5)
-                    window = ((np.uint64(words[at]) << np.uint64(32)) | np.uint64(words[at + 1])) << np.uint64(pos & 31)
-                    step = np.int64(dc[c, window >> np.uint64(48)])
-                    if step == 0:
-                        return 1, 0
-                    size = step & 15
-                    if size:
-                        bits = np.int64((window << np.uint64(step >> 4)) >> np.uint64(64 - size))
-                        last[c] += bits if bits >> (size - 1) else bits - (1 << size) + 1
-                    pos += (step >> 4) + size
-                    if mcu == 0 and c != previous:
-                        if c > 0:
-                            spans[block, row, c - 1, 1] = before
-                        spans[block, row, c, 0] = pos
-                        spans[block, row, c, 2] = last[c]
-                    previous = c
-                    k = 0
-                    while k < 63:
-                        at = base + (pos >> 5)
-                        window = ((np.uint64(words[at]) << np.uint64(32)) | np.uint64(words[at + 1])) << np.uint64(pos & 31)
-                        step = np.int64(several[c, window >> np.uint64(52)])
-                        if step == 0 or k + ((step >> 5) & 63) >= 63:
-                            step = np.int64(ac[c, window >> np.uint64(48)])
-                            if step == 0:
-                                return 1, 0
-                        pos += step & 31
-                        k += (step >> 5) & 63
-                        if step >> 15:
-                            break
-                    if k > 63:
-                        return 2, 0
-                    if pos > end:
-                        return 3, 0
-            spans[block, row, components - 1, 1] = pos
-            for c in range(components):
-                spans[block, row, c, 3] = last[c]
-        if end - pos >= 8:
-            return 4, 0
-
-    held, free, out = np.uint64(0), 64, 0
-    last[:] = 0
-    for line in range(blocks // across):
-        for row in range(rows):
-            for column in range(across):
-                block = line * across + column
-                base = starts[block]
-                for c in range(components):
-                    difference = spans[block, row, c, 2] - last[c]
-                    last[c] = spans[block, row, c, 3]
-                    size, rest = 0, abs(difference)
-                    while rest:
-                        size, rest = size + 1, rest >> 1
-                    if size > 11 or dc_length[c, size] == 0:
-                        return 5, 0
-                    value = difference if difference >= 0 else difference + (1 << size) - 1
-                    count = dc_length[c, size] + size
-                    piece = (dc_code[c, size] << np.uint64(size)) | np.uint64(value)
-                    pos, end = spans[block, row, c, 0], spans[block, row, c, 1]
-                    while True:
-                        # Never more than 32 bits at a time, so that `held` has room: at least 32 are free.
-                        held |= piece << np.uint64(free - count)
-                        free -= count
-                        if free <= 32:
-                            joined[out] = np.uint32(held >> np.uint64(32))
-                            held <<= np.uint64(32)
-                            free += 32
-                            out += 1
-                        if pos >= end:
-                            break
-                        count = min(32, end - pos)
-                        at = base + (pos >> 5)
-                        window = ((np.uint64(words[at]) << np.uint64(32)) | np.uint64(words[at + 1])) << np.uint64(pos & 31)
-                        piece = window >> np.uint64(64 - count)
-                        pos += count
-    total = 32 * out + 64 - free
-    fill = -total % 8
-    if fill:
-        held |= ((np.uint64(1) << np.uint64(fill)) - np.uint64(1)) << np.uint64(free - fill)
-    joined[out] = np.uint32(held >> np.uint64(32))
-    return 0, total
-
-
-_join = _compiled(_join_blocks)

@@ -123,7 +123,11 @@ def read_header(stream: bytes, tables: bytes, photometric: int) -> Header:
         complete += segment
     length = 2 + sum(len(segment) for _, segment in segments)
     # Fill bytes between segments are allowed but make the stored header longer than its parts.
-    stored = stream[:length] if stream[:length].endswith(segments[-1][1]) else stream[: stream.index(segments[-1][1]) + len(segments[-1][1])]
+    stored = (
+        stream[:length]
+        if stream[:length].endswith(segments[-1][1])
+        else stream[: stream.index(segments[-1][1]) + len(segments[-1][1])]
+    )
     huffman = tuple(segment[4:] for marker, segment in every if marker == _DHT)
     return Header(stored, bytes(complete), frame, size_at, huffman)
 
@@ -145,7 +149,7 @@ def find_damage(stream: bytes, header: Header) -> str | None:
 
 
 def has_hole(stream: bytes) -> bool:
-    """Whether a stream holds a run of zero bytes that is rare in coded pixels: reason to decode it before trusting it."""
+    """Whether a stream holds a run of zero bytes that is rare in coded pixels: reason to decode it first."""
     return _HOLE in stream
 
 

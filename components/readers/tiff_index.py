@@ -1,4 +1,4 @@
-"""The index of a TIFF or BigTIFF: its directories, and where their blocks lie. No pixel is read here, and nothing is trusted."""
+"""The index of a TIFF or BigTIFF: its directories, and where their blocks lie. No pixel is read, nothing is trusted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ MOST_PROFILE = 32 << 20
 _TYPES = {1: (1, "u1"), 2: (1, ""), 3: (2, "u2"), 4: (4, "u4"), 5: (8, ""), 7: (1, ""), 13: (4, "u4"), 16: (8, "u8")}
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION = 254, 256, 257, 258, 259, 262, 270
 _MAKE, _STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES, _X_RESOLUTION, _PLANAR, _UNIT = 271, 273, 277, 279, 282, 284, 296
-_SOFTWARE, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES, _TABLES, _SUBSAMPLING = 305, 322, 323, 324, 325, 347, 530
+_SOFTWARE, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES, _TABLES, _SUBSAMPLING = (
+    305,
+    322,
+    323,
+    324,
+    325,
+    347,
+    530,
+)
 _XMP, _PROFILE, _NDPI = 700, 34675, 65420
 
 # What begins a description, make, or metadata packet and tells a maker whose files need OpenSlide's knowledge of them.
@@ -142,7 +150,7 @@ class _Index:
             raise self._refuse(f"has a directory of {count} entries")
         tail = struct.calcsize(f"={following}")
         body = self._bytes(offset + size, count * entry + tail)
-        entries = {}
+        entries: dict[int, tuple[int, int, bytes]] = {}
         for start in range(0, count * entry, entry):
             tag, kind = struct.unpack_from(f"{self._order}HH", body, start)
             number, value = (
@@ -257,7 +265,7 @@ class _Index:
         return self._values(value, min(number, MOST_TEXT), most=number) if kind in (1, 2, 7) else b""
 
     def _values(self, value: bytes, length: int, most: int | None = None) -> bytes:
-        # Values that fit stand in the entry itself; whether they do is told by the whole length, not by what is asked of it.
+        # Values that fit stand in the entry itself; whether they do is told by their whole length.
         if (length if most is None else most) <= len(value):
             return value[:length]
         return self._bytes(self._number("Q" if self._big else "I", value), length)
@@ -265,7 +273,7 @@ class _Index:
     def _bytes(self, offset: int, length: int) -> bytes:
         if offset + length > self._source.size:
             raise self._refuse("is cut off: its index points beyond the file's end")
-        # An honest index doesn't overlap itself, so it is never longer than the file; a crafted one could be read for hours.
+        # An honest index never overlaps itself, so it is shorter than the file; a crafted one could be read for hours.
         self._spent += length
         if self._spent > self._source.size + MOST_TEXT:
             raise self._refuse("has an index that is longer than the file")

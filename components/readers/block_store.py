@@ -1,0 +1,209 @@
+"""The stored JPEG blocks of a slide's levels: completed, checked, joined, decoded."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import simplejpeg
+
+from components.readers.byte_source import ByteSource, read_ranges
+from components.readers.jpeg_stream import (
+    Header,
+    StreamError,
+    complete_stream,
+    find_damage,
+    has_hole,
+    read_header,
+    read_tables,
+)
+from components.readers.protocol import Picture
+from components.readers.tiff_index import Directory
+from components.records.errors import SlideError
+
+if TYPE_CHECKING:
+    from components.readers.jpeg_join import BlockJoiner
+
+_CACHE_BYTES = 16 << 20
+_MOST_HEADERS = 64
+
+
+class BlockStore:
+    """Blocks by level, row and column; keeps no more than 16 MiB of decoded ones. Safe to share between threads.
+
+    Args:
+        source: the slide's bytes.
+        levels: the directories of its levels.
+        verify: decode every block before it is given away.
+
+    Raises:
+        SlideError: the tables that complete the blocks are damaged.
+    """
+
+    def __init__(self, source: ByteSource, levels: Sequence[Directory], *, verify: bool) -> None:
+        self._source, self._levels, self._verify = source, levels, verify
+        try:
+            self._tables = [read_tables(level.tables) for level in levels]
+        except StreamError as error:
+            raise SlideError(f"its JPEG tables are damaged: {error}", where=source.name) from error
+        self._headers: list[list[Header]] = [[] for _ in levels]
+        self._joiners: dict[bytes, BlockJoiner | None] = {}
+        self._cache: OrderedDict[tuple[int, int, int, int], Picture] = OrderedDict()
+        self._cached_bytes = 0
+        self._lock = threading.Lock()
+
+    def complete(self, level: int, row: int, column: int) -> bytes | None:
+        """One block as a complete JPEG; None where the file leaves it out.
+
+        Raises:
+            SlideError: it is damaged or lies beyond the file's end.
+        """
+        stored = self._stored(level, row, column)
+        if not stored:
+            return None
+        return self._checked(stored, level, row, column, decode=self._verify)
+
+    def join(self, level: int, row: int, column: int, across: int, down: int) -> bytes | None:
+        """`across` × `down` blocks as one JPEG without loss; None where one is left out or their tables don't allow it.
+
+        Raises:
+            SlideError: one is damaged or lies beyond the file's end.
+        """
+        places = [(row + j, column + i) for j in range(down) for i in range(across)]
+        counts, offsets = self._levels[level].byte_counts, self._levels[level].offsets
+        if not all(counts[place] for place in places):
+            return None
+        blocks = read_ranges(self._source, [(int(offsets[place]), int(counts[place])) for place in places])
+        joiner: BlockJoiner | None = None
+        for place, block in zip(places, blocks, strict=True):
+            try:
+                header = self._header(block, level, *place)
+            except StreamError as error:
+                raise self._damaged(level, *place, error) from error
+            found = self._joiner(header)
+            if found is None or (joiner is not None and found is not joiner):
+                return None
+            joiner = found
+        assert joiner is not None
+        try:
+            return joiner.join(blocks, across)
+        except StreamError as error:
+            raise self._damaged(level, row, column, error) from error
+
+    def decode(self, level: int, row: int, column: int, scale: int) -> Picture | None:
+        """RGB of a block at 1/`scale`; None where the file leaves it out.
+
+        Raises:
+            SlideError: it is damaged or lies beyond the file's end.
+        """
+        key = level, row, column, scale
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        stored = self._stored(level, row, column)
+        if not stored:
+            return None
+        complete = self._checked(stored, level, row, column, decode=False)
+        try:
+            picture = decode_stream(complete, self._scaled(level, scale))
+        except StreamError as error:
+            raise self._damaged(level, row, column, error) from error
+        with self._lock:
+            if key not in self._cache:
+                self._cache[key] = picture
+                self._cached_bytes += picture.nbytes
+            while self._cached_bytes > _CACHE_BYTES:
+                self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+        return picture
+
+    def decode_row(self, level: int, row: int, scale: int) -> Iterator[tuple[int, Picture | SlideError]]:
+        """Column and RGB at 1/`scale` of a row's blocks, or why one can't be decoded; left-out ones are skipped."""
+        here = self._levels[level]
+        ranges = list(zip(here.offsets[row].tolist(), here.byte_counts[row].tolist(), strict=True))
+        size = self._scaled(level, scale)
+        for column, stored in _in_pieces(self._source, ranges):
+            if not ranges[column][1]:
+                continue
+            found: Picture | SlideError
+            try:
+                found = decode_stream(self._checked(stored, level, row, column, decode=False), size)
+            except StreamError as error:
+                found = self._damaged(level, row, column, error)
+            except SlideError as error:
+                found = error
+            yield column, found
+
+    def _stored(self, level: int, row: int, column: int) -> bytes:
+        here = self._levels[level]
+        length = int(here.byte_counts[row, column])
+        return self._source.read(int(here.offsets[row, column]), length) if length else b""
+
+    def _checked(self, stored: bytes, level: int, row: int, column: int, *, decode: bool) -> bytes:
+        try:
+            header = self._header(stored, level, row, column)
+            reason = find_damage(stored, header)
+            if reason:
+                raise StreamError(reason)
+            complete = complete_stream(stored, header)
+            if decode or has_hole(stored):
+                decode_stream(complete, None)
+        except StreamError as error:
+            raise self._damaged(level, row, column, error) from error
+        return complete
+
+    def _header(self, stored: bytes, level: int, row: int, column: int) -> Header:
+        here = self._levels[level]
+        if len(stored) != here.byte_counts[row, column]:
+            raise StreamError("it lies beyond the file's end: the file is cut off")
+        headers = self._headers[level]
+        for header in headers:
+            if stored.startswith(header.stored):
+                return header
+        header = read_header(stored, self._tables[level], here.photometric)
+        frame = header.frame
+        if (frame.width, frame.height) != (here.block_width, here.block_height):
+            raise StreamError(
+                f"its JPEG is {frame.width} × {frame.height} px, not {here.block_width} × {here.block_height}"
+            )
+        if len(headers) < _MOST_HEADERS:
+            headers.append(header)
+        return header
+
+    def _joiner(self, header: Header) -> BlockJoiner | None:
+        found = self._joiners.get(header.stored)
+        if found is None and header.stored not in self._joiners:
+            # Imported where it is needed: numba takes most of a second, and slides whose blocks are tiles never join.
+            from components.readers.jpeg_join import BlockJoiner, can_join
+
+            found = BlockJoiner(header) if can_join(header) else None
+            self._joiners[header.stored] = found
+        return found
+
+    def _scaled(self, level: int, scale: int) -> tuple[int, int] | None:
+        here = self._levels[level]
+        return None if scale == 1 else (here.block_width // scale, here.block_height // scale)
+
+    def _damaged(self, level: int, row: int, column: int, error: StreamError) -> SlideError:
+        return SlideError(f"block in column {column}, row {row} of level {level}: {error}", where=self._source.name)
+
+
+def _in_pieces(source: ByteSource, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+    for start in range(0, len(ranges), 256):
+        yield from enumerate(read_ranges(source, ranges[start : start + 256]), start=start)
+
+
+def decode_stream(stream: bytes, size: tuple[int, int] | None) -> Picture:
+    """RGB of a complete JPEG, at the least scale that has `size` (width, height) where it is given.
+
+    Raises:
+        StreamError: it can't be decoded, or only with guesses: what decoders pass over with a warning is an error here.
+    """
+    width, height = size or (0, 0)
+    try:
+        picture: Picture = simplejpeg.decode_jpeg(stream, "RGB", min_width=width, min_height=height, strict=True)
+    except ValueError as error:
+        raise StreamError(f"its JPEG can't be decoded: {error}") from error
+    return picture
