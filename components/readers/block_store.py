@@ -124,9 +124,8 @@ class BlockStore:
         here = self._levels[level]
         ranges = list(zip(here.offsets[row].tolist(), here.byte_counts[row].tolist(), strict=True))
         size = self._scaled(level, scale)
-        for column, stored in _in_pieces(self._source, ranges):
-            if not ranges[column][1]:
-                continue
+        present = [column for column, (_, length) in enumerate(ranges) if length]
+        for column, stored in _in_pieces(self._source, ranges, present):
             found: Picture | SlideError
             try:
                 found = decode_stream(self._checked(stored, level, row, column, decode=False), size)
@@ -190,9 +189,12 @@ class BlockStore:
         return SlideError(f"block in column {column}, row {row} of level {level}: {error}", where=self._source.name)
 
 
-def _in_pieces(source: ByteSource, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
-    for start in range(0, len(ranges), 256):
-        yield from enumerate(read_ranges(source, ranges[start : start + 256]), start=start)
+def _in_pieces(
+    source: ByteSource, ranges: Sequence[tuple[int, int]], wanted: Sequence[int]
+) -> Iterator[tuple[int, bytes]]:
+    for start in range(0, len(wanted), 256):
+        some = wanted[start : start + 256]
+        yield from zip(some, read_ranges(source, [ranges[index] for index in some]), strict=True)
 
 
 def decode_stream(stream: bytes, size: tuple[int, int] | None) -> Picture:

@@ -71,16 +71,17 @@ def read_ranges(source: ByteSource, ranges: Sequence[tuple[int, int]]) -> list[b
     Memory is the ranges' own and one run of at most 4 MiB (or one range, where that is longer).
     """
     found: list[bytes] = [b""] * len(ranges)
-    order = sorted((index for index in range(len(ranges)) if ranges[index][1]), key=lambda index: ranges[index])
+    order = sorted(range(len(ranges)), key=ranges.__getitem__)
     first = 0
     while first < len(order):
         start, length = ranges[order[first]]
         stop, last = start + length, first + 1
         while last < len(order):
             offset, length = ranges[order[last]]
-            if offset > stop + _GAP or max(stop, offset + length) - start > _RUN:
+            end = offset + length
+            if offset > stop + _GAP or end - start > _RUN:
                 break
-            stop, last = max(stop, offset + length), last + 1
+            stop, last = max(stop, end), last + 1
         run = source.read(start, stop - start)
         for index in order[first:last]:
             offset, length = ranges[index]

@@ -13,7 +13,8 @@ import numpy as np
 
 # Bits ahead that the table of several symbols at once is asked for.
 PEEK = 12
-WRONG_CODE, TOO_MANY, TOO_SHORT, TOO_LONG = 1, 2, 3, 4
+MARKER, WRONG_CODE, TOO_MANY, TOO_SHORT, TOO_LONG = 1, 2, 3, 4, 5
+NO_CODE = 6
 _PEEK_SHIFT = np.uint64(64 - PEEK)
 _32 = np.uint64(32)
 _48 = np.uint64(48)
@@ -46,8 +47,12 @@ def _difference(window: Any, length: Any, size: Any) -> Any:
 def _skip_coefficients(words: Any, base: Any, position: Any, ac: Any, several: Any) -> Any:
     """The position after the AC coefficients of a data unit, or minus what is wrong with them."""
     k: Any = 0
+    window = _window(words, base, position)
+    right = 64 - (position & 31)
     while k < 63:
-        window = _window(words, base, position)
+        if right < 16:
+            window = _window(words, base, position)
+            right = 64 - (position & 31)
         step: Any = np.int64(several[window >> _PEEK_SHIFT])
         if step == 0 or k + ((step >> 5) & 63) >= 63:
             # One symbol only: the next may belong to the data unit after this one.
@@ -55,6 +60,8 @@ def _skip_coefficients(words: Any, base: Any, position: Any, ac: Any, several: A
             if step == 0:
                 return -WRONG_CODE
         position += step & 31
+        right -= step & 31
+        window <<= np.uint64(step & 31)
         k += (step >> 5) & 63
         if step >> 15:
             return position
@@ -62,7 +69,44 @@ def _skip_coefficients(words: Any, base: Any, position: Any, ac: Any, several: A
 
 
 @_compiled
-def find_rows(
+def _unpack(stored: Any, start: Any, stop: Any, words: Any, base: Any) -> Any:
+    """Takes the zero after each 0xFF out of coded bytes, packs them into words, and returns how many bits they are."""
+    at = start
+    count = 0
+    word = np.uint32(0)
+    while at < stop:
+        byte = stored[at]
+        at += 1
+        if byte == 255:
+            if at >= stop or stored[at] != 0:
+                return -1
+            at += 1
+        word = np.uint32(word << np.uint32(8)) | np.uint32(byte)
+        count += 1
+        if count & 3 == 0:
+            words[base + (count >> 2) - 1] = word
+    rest = -count & 3
+    if rest:
+        words[base + (count >> 2)] = np.uint32(word << np.uint32(8 * rest))
+    return 8 * count
+
+
+@_compiled
+def _pack(words: Any, count: Any, packed: Any) -> Any:
+    """The first `count` bytes of words, a zero after each 0xFF; returns how many bytes that makes."""
+    out = 0
+    for at in range(count):
+        byte = np.uint8((words[at >> 2] >> np.uint32(24 - 8 * (at & 3))) & np.uint32(255))
+        packed[out] = byte
+        out += 1
+        if byte == 255:
+            packed[out] = 0
+            out += 1
+    return out
+
+
+@_compiled
+def _find_rows(
     words: Any, base: Any, end: Any, mcus: Any, units: Any, dc: Any, ac: Any, several: Any, spans: Any
 ) -> Any:
     """Walks through a block's symbols and notes where its rows of MCUs lie.
@@ -73,9 +117,9 @@ def find_rows(
         end: how many bits it has.
         mcus: MCUs a row.
         units: int64, the component of each data unit of an MCU.
-        dc: uint16, shape [components, 65536], the steps over a DC difference.
-        ac: uint16, shape [components, 65536], the steps over one AC symbol.
-        several: uint16, shape [components, 4096], the steps over as many AC symbols as the bits ahead tell.
+        dc: as in `join_blocks`.
+        ac: as there.
+        several: as there.
         spans: int64, shape [rows, components, 4], to fill: the bit after the component's first DC in the row, the bit
             where the next component's begins, the DC of its first and of its last data unit.
 
@@ -125,16 +169,16 @@ def _put(joined: Any, state: Any, piece: Any, count: Any) -> None:
 
 
 @_compiled
-def copy_rows(words: Any, bases: Any, spans: Any, across: Any, dc_code: Any, dc_length: Any, joined: Any) -> Any:
+def _copy_rows(words: Any, bases: Any, spans: Any, across: Any, dc_code: Any, dc_length: Any, joined: Any) -> Any:
     """Copies the blocks' rows of MCUs into the order of the joined picture, with the DC differences that hold there.
 
     Args:
         words: uint32, the coded bits.
         bases: the word where each block's begin.
-        spans: int64, shape [blocks, rows, components, 4], what `find_rows` found.
+        spans: int64, shape [blocks, rows, components, 4], what `_find_rows` found.
         across: blocks in a row of blocks.
-        dc_code: uint64, shape [components, 12], the code of each size of a difference.
-        dc_length: int64, shape [components, 12], its length, 0 for none.
+        dc_code: as in `join_blocks`.
+        dc_length: as there.
         joined: uint32, zeros, to fill.
 
     Returns:
@@ -166,3 +210,50 @@ def copy_rows(words: Any, bases: Any, spans: Any, across: Any, dc_code: Any, dc_
     _put(joined, state, (np.uint64(1) << np.uint64(fill)) - np.uint64(1), fill)
     joined[state[2]] = np.uint32(state[0] >> _32)
     return 32 * np.int64(state[2]) + 64 - np.int64(state[1])
+
+
+@_compiled
+def join_blocks(
+    stored: Any, starts: Any, stops: Any, across: Any, rows: Any, mcus: Any, units: Any, dc: Any, ac: Any,
+    several: Any, dc_code: Any, dc_length: Any, packed: Any,
+) -> Any:  # fmt: skip
+    """Joins the coded data of blocks.
+
+    Args:
+        stored: uint8, the blocks' bytes.
+        starts: int64, where each block's coded data begin in them.
+        stops: int64, where they end.
+        across: blocks in a row of blocks.
+        rows: rows of MCUs in a block.
+        mcus: MCUs a row.
+        units: int64, the component of each data unit of an MCU.
+        dc: uint16, shape [components, 65536], for the 16 bits ahead: code length << 4 | bits of the difference.
+        ac: uint16, shape [components, 65536], for the 16 bits ahead the step over one AC symbol: its bits |
+            coefficients << 5 | ends the data unit << 15. 0 stands for no code.
+        several: uint16, shape [components, 4096], the same over as many symbols as 12 bits tell.
+        dc_code: uint64, shape [components, 12], the code of each size of a difference.
+        dc_length: int64, shape [components, 12], its length, 0 for none.
+        packed: uint8, to fill with the joined coded data.
+
+    Returns:
+        Bytes of the joined data, or minus what is wrong: one of this module's constants.
+    """
+    blocks = len(starts)
+    bases = np.zeros(blocks, np.int64)
+    words = np.empty(len(stored) // 4 + 4 * blocks, np.uint32)
+    spans = np.zeros((blocks, rows, dc.shape[0], 4), np.int64)
+    base = 0
+    for block in range(blocks):
+        bases[block] = base
+        end = _unpack(stored, starts[block], stops[block], words, base)
+        if end < 0:
+            return -MARKER
+        used = (end + 31) // 32
+        words[base + used : base + used + 2] = 0
+        damage = _find_rows(words, base, end, mcus, units, dc, ac, several, spans[block])
+        if damage:
+            return -damage
+        base += used + 2
+    joined = np.empty(base + blocks * rows * dc.shape[0] + 4, np.uint32)
+    bits = _copy_rows(words, bases, spans, across, dc_code, dc_length, joined)
+    return -NO_CODE if bits < 0 else _pack(joined, bits // 8, packed)

@@ -13,14 +13,24 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from components.readers.join_kernels import PEEK, copy_rows, find_rows
-from components.readers.jpeg_stream import Header, StreamError, find_damage
+from components.readers.join_kernels import (
+    MARKER,
+    NO_CODE,
+    PEEK,
+    TOO_LONG,
+    TOO_MANY,
+    TOO_SHORT,
+    WRONG_CODE,
+    join_blocks,
+)
+from components.readers.jpeg_stream import Header, StreamError
 
 _DAMAGE = {
-    1: "its JPEG has an impossible code in its data",
-    2: "its JPEG has a block of more than 64 coefficients",
-    3: "its JPEG ends before its last MCU",
-    4: "its JPEG has data after its last MCU",
+    MARKER: "its JPEG has a marker inside its data",
+    WRONG_CODE: "its JPEG has an impossible code in its data",
+    TOO_MANY: "its JPEG has a block of more than 64 coefficients",
+    TOO_SHORT: "its JPEG ends before its last MCU",
+    TOO_LONG: "its JPEG has data after its last MCU",
 }
 
 
@@ -66,31 +76,28 @@ class BlockJoiner:
         Raises:
             StreamError: a block's data is damaged.
         """
-        scans, lengths, starts, start = [], [], [], 0
+        starts, stops, start = [], [], 0
         for block in blocks:
-            reason = find_damage(block, self._header)
-            if reason:
-                raise StreamError(reason)
-            scan = block[len(self._header.stored) : block.rfind(b"\xff\xd9")].replace(b"\xff\x00", b"\xff")
-            padding = 8 + -len(scan) % 4
-            scans += [scan, bytes(padding)]
-            lengths.append(8 * len(scan))
-            starts.append(start // 4)
-            start += len(scan) + padding
-        words = np.frombuffer(b"".join(scans), ">u4").astype(np.uint32)
-        components = len(self._header.frame.components)
-        spans = np.zeros((len(blocks), self._rows, components, 4), np.int64)
-        for at, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-            damage = find_rows(
-                words, start, length, self._across, self._units, self._dc, self._ac, self._several, spans[at]
-            )
-            if damage:
-                raise StreamError(_DAMAGE[damage])
-        joined = np.zeros(len(words) + len(blocks) * self._rows * components + 4, np.uint32)
-        bits = copy_rows(words, np.array(starts), spans, across, self._dc_code, self._dc_length, joined)
-        if bits < 0:
+            stop = block.rfind(b"\xff\xd9")
+            if stop < len(self._header.stored):
+                raise StreamError("its JPEG has no end")
+            starts.append(start + len(self._header.stored))
+            stops.append(start + stop)
+            start += len(block)
+        stored = np.frombuffer(b"".join(blocks), np.uint8)
+        # A DC difference coded anew takes up to 27 bits more, and every byte may need a zero after it.
+        packed = np.empty(
+            2 * (start + 4 * len(blocks) * self._rows * len(self._header.frame.components)) + 16, np.uint8
+        )
+        length = join_blocks(
+            stored, np.array(starts), np.array(stops), across, self._rows, self._across, self._units,
+            self._dc, self._ac, self._several, self._dc_code, self._dc_length, packed,
+        )  # fmt: skip
+        if length == -NO_CODE:
             return None
-        body = joined.astype(">u4").tobytes()[: (bits + 7) // 8].replace(b"\xff", b"\xff\x00")
+        if length < 0:
+            raise StreamError(_DAMAGE[-length])
+        body = packed[:length].tobytes()
         frame, at = self._header.frame, self._header.size_at
         height, width = frame.height * (len(blocks) // across), frame.width * across
         head = self._header.complete
