@@ -19,8 +19,8 @@ from components.records.errors import SlideError
 
 # A strip or tile larger than this, decoded, is refused: it would have to be held whole.
 MOST_BYTES = 256 << 20
-_PHOTOMETRICS = {tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB}
-_YCBCR = tifffile.PHOTOMETRIC.YCBCR
+_GREY = (tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK)
+_RGB, _YCBCR, _JPEG = tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR, tifffile.COMPRESSION.JPEG
 
 
 class StripReader:
@@ -127,7 +127,7 @@ class StripReader:
             return self._last[1]
 
     def _decode(self, index: int) -> Picture:
-        page, tall, wide = self._page, *self._shape
+        page, (tall, wide) = self._page, self._shape
         offset, length = page.dataoffsets[index], page.databytecounts[index]
         picture = np.full((tall, wide, 3), 255, np.uint8)
         if not length:
@@ -137,7 +137,7 @@ class StripReader:
             stored = self._file.filehandle.read(length)
             if len(stored) != length:
                 raise self._damaged(index, "it lies beyond the file's end: the file is cut off")
-            strip = page.decode(stored, index, jpegtables=page.jpegtables)[0]
+            strip: Any = page.decode(stored, index, jpegtables=page.jpegtables)[0]
         except SlideError:
             raise
         except Exception as error:
@@ -162,18 +162,21 @@ class StripReader:
 
     def _refusal(self, directories: list[Directory]) -> str | None:
         page = self._page
-        samples, tall, wide = page.samplesperpixel, *page.chunks[:2]
+        samples, bits, grey = page.samplesperpixel, page.bitspersample, page.photometric in _GREY
         if any(not other.reduced and not other.aperio for other in directories[1:]):
             return f"holds {len(directories)} pictures, of which none is said to be the slide"
-        if page.dtype not in (np.uint8, np.uint16) or page.bitspersample not in (8, 16):
-            return f"stores samples of {page.bitspersample} bits, type {page.sampleformat.name}"
-        if samples not in (1, 3, 4) or (samples > 1 and page.planarconfig != tifffile.PLANARCONFIG.CONTIG):
-            return f"stores {samples} samples, planes {page.planarconfig.name}"
-        if page.photometric not in _PHOTOMETRICS and not (page.photometric == _YCBCR and page.compression == 7):
-            return f"has photometric {page.photometric.name}"
-        if (samples == 1) == (page.photometric in (tifffile.PHOTOMETRIC.RGB, _YCBCR)):
-            return f"has {samples} samples with photometric {page.photometric.name}"
-        if page.imagedepth != 1 or tall * wide * samples * page.bitspersample // 8 > MOST_BYTES:
+        if page.compression not in tifffile.TIFF.DECOMPRESSORS:
+            return f"stores compression {int(page.compression)}, which is unknown"
+        if page.dtype not in (np.uint8, np.uint16) or bits not in (8, 16):
+            return f"stores samples of {bits} bits, not 8 or 16"
+        if samples > 1 and page.planarconfig != tifffile.PLANARCONFIG.CONTIG:
+            return "stores its colours in planes"
+        if not grey and page.photometric != _RGB and (page.photometric, page.compression) != (_YCBCR, _JPEG):
+            return f"has photometric {int(page.photometric)}, not grey or RGB"
+        if samples not in ((1,) if grey else (3, 4)):
+            return f"has {samples} samples a px"
+        tall, wide = page.chunks[:2]
+        if page.imagedepth != 1 or tall * wide * samples * bits // 8 > MOST_BYTES:
             return f"stores {wide} × {tall} px in one piece, too much to hold"
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ MOST_PROFILE = 32 << 20
 # TIFF 6.0 and BigTIFF field types: their size in bytes and, for numbers, numpy's letter.
 _TYPES = {1: (1, "u1"), 2: (1, ""), 3: (2, "u2"), 4: (4, "u4"), 5: (8, ""), 7: (1, ""), 13: (4, "u4"), 16: (8, "u8")}
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION = 254, 256, 257, 258, 259, 262, 270
-_MAKE, _STRIP_OFFSETS, _SAMPLES, _STRIP_BYTES, _X_RESOLUTION, _PLANAR, _UNIT = 271, 273, 277, 279, 282, 284, 296
+_SAMPLES, _PLANAR, _UNIT = 277, 284, 296
+_RESOLUTIONS = (282, 283)
 _SOFTWARE, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES, _TABLES, _SUBSAMPLING = (
     305,
     322,
@@ -54,7 +56,7 @@ class Directory:
         offsets, byte_counts: uint64, shape [blocks down, blocks across] of tiles; empty where there are none.
         subsampling: chroma subsampling the tags state, (1, 1) where they state none.
         tables: the `JPEGTables` that complete abbreviated streams, None where there are none.
-        mpp: µm/px the file states for this picture, as OpenSlide derives it.
+        mpp: µm/px the file states for this picture, as OpenSlide derives it; the mean of both sides.
         aperio: an Aperio scanner wrote it.
         reduced: it says of itself that it is a smaller version of another picture.
         maker: a maker whose files need more than this index to be read right; "" for none.
@@ -213,7 +215,11 @@ class _Index:
         return next((name for mark, name in _MAKERS if any(mark in text[:4096] for text in told)), "")
 
     def _mpp(self, entries: dict[int, tuple[int, int, bytes]]) -> float | None:
-        kind, number, value = entries.get(_X_RESOLUTION, (0, 0, b""))
+        sides = [side for side in map(partial(self._side, entries), _RESOLUTIONS) if side is not None]
+        return sum(sides) / len(sides) if sides else None
+
+    def _side(self, entries: dict[int, tuple[int, int, bytes]], tag: int) -> float | None:
+        kind, number, value = entries.get(tag, (0, 0, b""))
         unit = {2: 25400.0, 3: 10000.0}.get(self._one(entries, _UNIT, 2))
         if kind != 5 or number != 1 or unit is None:
             return None
