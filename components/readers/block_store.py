@@ -15,7 +15,7 @@ from components.readers.jpeg_stream import (
     StreamError,
     complete_stream,
     find_damage,
-    has_hole,
+    is_doubtful,
     read_header,
     read_tables,
 )
@@ -79,10 +79,9 @@ class BlockStore:
         joiner: BlockJoiner | None = None
         for place, block in zip(places, blocks, strict=True):
             try:
-                header = self._header(block, level, *place)
+                found = self._joiner(self._header(block, level, *place))
             except StreamError as error:
                 raise self._damaged(level, *place, error) from error
-            found = self._joiner(header)
             if found is None or (joiner is not None and found is not joiner):
                 return None
             joiner = found
@@ -147,7 +146,7 @@ class BlockStore:
             if reason:
                 raise StreamError(reason)
             complete = complete_stream(stored, header)
-            if decode or has_hole(stored):
+            if decode or is_doubtful(stored, header):
                 decode_stream(complete, None)
         except StreamError as error:
             raise self._damaged(level, row, column, error) from error

@@ -23,7 +23,7 @@ from components.readers.join_kernels import (
     WRONG_CODE,
     join_blocks,
 )
-from components.readers.jpeg_stream import Header, StreamError
+from components.readers.jpeg_stream import Header, StreamError, has_hole, split_tables
 
 _DAMAGE = {
     MARKER: "its JPEG has a marker inside its data",
@@ -39,7 +39,7 @@ def can_join(header: Header) -> bool:
     frame = header.frame
     across, down = (max(component[at] for component in frame.components) for at in (1, 2))
     whole = frame.width % (8 * across) == 0 and frame.height % (8 * down) == 0
-    tables = {table[:1][0] for table in _split_tables(header.tables)}
+    tables = {table[:1][0] for table in split_tables(header.tables)}
     needed = {dc for _, dc, _ in frame.scan_components} | {16 + ac for _, _, ac in frame.scan_components}
     units = sum(h * v for _, h, v, _ in frame.components)
     named = [name for name, *_ in frame.components] == [name for name, *_ in frame.scan_components]
@@ -56,7 +56,7 @@ class BlockJoiner:
     def __init__(self, header: Header) -> None:
         self._header = header
         frame = header.frame
-        tables = {table[0]: table for table in _split_tables(header.tables)}
+        tables = {table[0]: table for table in split_tables(header.tables)}
         count = len(frame.components)
         self._across = frame.width // (8 * max(h for _, h, _, _ in frame.components))
         self._rows = frame.height // (8 * max(v for _, _, v, _ in frame.components))
@@ -81,6 +81,8 @@ class BlockJoiner:
             stop = block.rfind(b"\xff\xd9")
             if stop < len(self._header.stored):
                 raise StreamError("its JPEG has no end")
+            if has_hole(block, self._header):
+                raise StreamError("its JPEG has a hole of zeros")
             starts.append(start + len(self._header.stored))
             stops.append(start + stop)
             start += len(block)
@@ -103,17 +105,6 @@ class BlockJoiner:
         head = self._header.complete
         size = height.to_bytes(2, "big") + width.to_bytes(2, "big")
         return b"".join((head[:at], size, head[at + 4 :], body, b"\xff\xd9"))
-
-
-def _split_tables(payloads: Sequence[bytes]) -> list[bytes]:
-    found = []
-    for payload in payloads:
-        position = 0
-        while position + 17 <= len(payload):
-            length = 17 + sum(payload[position + 1 : position + 17])
-            found.append(payload[position : position + length])
-            position += length
-    return found
 
 
 def _codes(table: bytes) -> list[tuple[int, int, int]]:

@@ -7,6 +7,7 @@ its photometric tag what the components are, where a decoder goes by the JFIF an
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 RGB, YCBCR = 2, 6
@@ -65,6 +66,8 @@ class Header:
         complete: the same with the tables and colour markers every decoder needs.
         size_at: where in `complete` the frame's height and width stand, two bytes each.
         tables: payloads of its Huffman tables.
+        zeros_end: zeros alone may code empty data units, as they do with tables made for glass. Where they don't, a run
+            of zeros is a hole in the file.
     """
 
     stored: bytes
@@ -72,6 +75,7 @@ class Header:
     frame: Frame
     size_at: int
     tables: tuple[bytes, ...]
+    zeros_end: bool
 
 
 def read_tables(stream: bytes | None) -> bytes:
@@ -129,7 +133,7 @@ def read_header(stream: bytes, tables: bytes, photometric: int) -> Header:
         else stream[: stream.index(segments[-1][1]) + len(segments[-1][1])]
     )
     huffman = tuple(segment[4:] for marker, segment in every if marker == _DHT)
-    return Header(stored, bytes(complete), frame, size_at, huffman)
+    return Header(stored, bytes(complete), frame, size_at, huffman, _zeros_end(huffman, frame))
 
 
 def find_damage(stream: bytes, header: Header) -> str | None:
@@ -142,15 +146,22 @@ def find_damage(stream: bytes, header: Header) -> str | None:
     stop = stream.rfind(_EOI)
     if stop < body:
         return "its JPEG has no end"
+    if has_hole(stream, header):
+        return "its JPEG has a hole of zeros"
     escaped = stream.count(b"\xff", body, stop) - stream.count(b"\xff\x00", body, stop)
     if escaped and (header.frame.sequential and not header.frame.restart_interval):
         return "its JPEG has a marker inside its data"
     return None
 
 
-def has_hole(stream: bytes) -> bool:
-    """Whether a stream holds a run of zero bytes that is rare in coded pixels: reason to decode it first."""
-    return _HOLE in stream
+def has_hole(stream: bytes, header: Header) -> bool:
+    """Whether a stream holds so many zero bytes as its tables never code."""
+    return not header.zeros_end and _HOLE in stream
+
+
+def is_doubtful(stream: bytes, header: Header) -> bool:
+    """Whether a stream holds many zero bytes that may be a hole in the file: reason to decode it first."""
+    return header.zeros_end and _HOLE in stream
 
 
 def complete_stream(stream: bytes, header: Header) -> bytes:
@@ -167,6 +178,26 @@ def _says_ycbcr(segments: list[tuple[int, bytes]], frame: Frame) -> bool:
         if marker == _APP14 and segment[4:9] == b"Adobe" and len(segment) >= 16:
             return segment[15] == 1
     return tuple(name for name, *_ in frame.components) == (1, 2, 3)
+
+
+def _zeros_end(payloads: tuple[bytes, ...], frame: Frame) -> bool:
+    if not frame.sequential:
+        return True
+    luma = {16 + ac for _, _, ac in frame.scan_components[:1]}
+    # The first code of a canonical table is all zeros; symbol 0 ends the data unit.
+    return any(table[0] in luma and table[17:18] == b"\0" for table in split_tables(payloads))
+
+
+def split_tables(payloads: Sequence[bytes]) -> list[bytes]:
+    """The single tables of the payloads of DHT segments."""
+    found = []
+    for payload in payloads:
+        position = 0
+        while position + 17 <= len(payload):
+            length = 17 + sum(payload[position + 1 : position + 17])
+            found.append(payload[position : position + length])
+            position += length
+    return found
 
 
 def _segments(stream: bytes, stop: int) -> list[tuple[int, bytes]]:
