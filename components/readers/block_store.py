@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _CACHE_BYTES = 16 << 20
 _MOST_HEADERS = 64
+# A JPEG has no longer side.
+_MOST_SIDE = 65535
 
 
 class BlockStore:
@@ -71,11 +73,12 @@ class BlockStore:
         Raises:
             SlideError: one is damaged or lies beyond the file's end.
         """
+        wide, tall = self._levels[level].block_width, self._levels[level].block_height
         places = [(row + j, column + i) for j in range(down) for i in range(across)]
-        counts, offsets = self._levels[level].byte_counts, self._levels[level].offsets
-        if not all(counts[place] for place in places):
+        counts = self._levels[level].byte_counts
+        if not all(counts[place] for place in places) or max(across * wide, down * tall) > _MOST_SIDE:
             return None
-        blocks = read_ranges(self._source, [(int(offsets[place]), int(counts[place])) for place in places])
+        blocks = read_ranges(self._source, [self._range(level, *place) for place in places])
         joiner: BlockJoiner | None = None
         for place, block in zip(places, blocks, strict=True):
             try:
@@ -121,7 +124,7 @@ class BlockStore:
     def decode_row(self, level: int, row: int, scale: int) -> Iterator[tuple[int, Picture | SlideError]]:
         """Column and RGB at 1/`scale` of a row's blocks, or why one can't be decoded; left-out ones are skipped."""
         here = self._levels[level]
-        ranges = list(zip(here.offsets[row].tolist(), here.byte_counts[row].tolist(), strict=True))
+        ranges = [self._range(level, row, column) for column in range(here.offsets.shape[1])]
         size = self._scaled(level, scale)
         present = [column for column, (_, length) in enumerate(ranges) if length]
         for column, stored in _in_pieces(self._source, ranges, present):
@@ -135,9 +138,14 @@ class BlockStore:
             yield column, found
 
     def _stored(self, level: int, row: int, column: int) -> bytes:
+        offset, length = self._range(level, row, column)
+        return self._source.read(offset, length) if length else b""
+
+    def _range(self, level: int, row: int, column: int) -> tuple[int, int]:
+        """Where a block lies; no longer than a block can be, whatever the index says."""
         here = self._levels[level]
-        length = int(here.byte_counts[row, column])
-        return self._source.read(int(here.offsets[row, column]), length) if length else b""
+        most = 4 * here.block_width * here.block_height + (1 << 16)
+        return int(here.offsets[row, column]), min(int(here.byte_counts[row, column]), most)
 
     def _checked(self, stored: bytes, level: int, row: int, column: int, *, decode: bool) -> bytes:
         try:
@@ -155,6 +163,8 @@ class BlockStore:
     def _header(self, stored: bytes, level: int, row: int, column: int) -> Header:
         here = self._levels[level]
         if len(stored) != here.byte_counts[row, column]:
+            if len(stored) == self._range(level, row, column)[1]:
+                raise StreamError("it is longer than a block can be: the index is damaged")
             raise StreamError("it lies beyond the file's end: the file is cut off")
         headers = self._headers[level]
         for header in headers:

@@ -18,7 +18,10 @@ from components.records.errors import SlideError
 
 _JPEG = 7
 _CODECS = {1: "no compression", 5: "LZW", 6: "old-style JPEG", 8: "deflate", 33003: "JPEG 2000", 33005: "JPEG 2000"}
+_MOST_BLOCK = 8192
 _SCALES = (8, 4, 2)
+# Px of a row of blocks that a low-resolution picture is made of: more than a slide of 2 million px across has at 1/8.
+_MOST_STRIP = 128 << 20
 # Shown for a block that can't be decoded: a tissue mask keeps it, so that its tiles are tried and recorded as failed.
 _UNREADABLE = (170, 90, 150)
 
@@ -199,6 +202,8 @@ class JpegBlockReader:
         width, height = -(-here.width // scale), -(-here.height // scale)
         block_width, block_height = here.block_width // scale, here.block_height // scale
         rows, columns = here.offsets.shape
+        if block_height * columns * block_width > _MOST_STRIP:
+            raise SlideError(f"a row of its blocks is {columns * block_width} px wide", where=self._source.name)
         whole = np.empty((block_height, columns * block_width, 3), np.uint8)
         for row in range(rows):
             whole[:] = 255
@@ -230,6 +235,8 @@ def _refusal(levels: Sequence[Directory]) -> str | None:
             return f"is a {level.maker} file"
         if level.compression != _JPEG:
             return f"stores {_CODECS.get(level.compression, f'compression {level.compression}')}, not JPEG"
+        if max(level.block_width, level.block_height) > _MOST_BLOCK:
+            return f"has blocks of {level.block_width} × {level.block_height} px"
         if (level.samples, level.bits, level.planar) != (3, 8, 1):
             return f"stores {level.samples} samples of {level.bits} bits, planes {level.planar}, not RGB of 8 bits"
         if level.photometric not in (RGB, YCBCR):

@@ -66,8 +66,8 @@ def write_slide(path: Path, side: int, block: int, pictures: list[np.ndarray], c
 
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
         writer.write(
-            blocks(), shape=(side, side, 3), dtype=np.uint8, tile=(block, block), photometric="ycbcr", compression="jpeg",
-            subsampling=(2, 2), resolution=(40000, 40000), resolutionunit="CENTIMETER", metadata=None,
+            blocks(), shape=(side, side, 3), dtype=np.uint8, tile=(block, block), photometric="ycbcr",
+            compression="jpeg", subsampling=(2, 2), resolution=(40000, 40000), resolutionunit="CENTIMETER", metadata=None,
         )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def write_record(stream: io.BufferedWriter, x: int, y: int, jpeg: bytes) -> None
 def take_turns(
     tiles: list[tuple[int, int]], baseline: Callable[..., None], ours: Callable[..., None], share: int
 ) -> str:
-    """Runs both in alternating pieces and gives tiles/s of each, and their ratio; the baseline does 1 of `share` tiles."""
+    """Runs both in alternating pieces and gives tiles/s of each and their ratio; the baseline does 1 tile of `share`."""
     seconds, done = [0.0, 0.0], [0, 0]
     pieces = [tiles[at : at + 256] for at in range(0, len(tiles), 256)]
     for piece in pieces:
@@ -162,12 +162,10 @@ def measure(path: Path, block: int, side: int, cells: np.ndarray, folder: Path, 
         stored(*tiles[0])
         first = time.perf_counter() - began
         print(f"  first tile {first:.2f} s; {len(tiles)} tiles of {TILE} px:")
-        print(
-            f"    as stored{' (joined)' if block < TILE else '':10s}   {take_turns(tiles, loop(theirs, TILE), stored, 8)}"
-        )
+        print(f"    {'joined' if block < TILE else 'as stored':26s}{take_turns(tiles, loop(theirs, TILE), stored, 8)}")
         shifted = [(x + 8, y + 8) for x, y in tiles[: len(tiles) // 4]]
-        print(f"    off the grid, coded again{take_turns(shifted, loop(theirs, TILE), coded_again, 4)}")
-        print(f"    0.25 → 0.5 µm/px    {take_turns(corners(2 * TILE), loop(theirs, 2 * TILE), reduced, 8)}")
+        print(f"    off the grid, coded again {take_turns(shifted, loop(theirs, TILE), coded_again, 4)}")
+        print(f"    0.25 → 0.5 µm/px          {take_turns(corners(2 * TILE), loop(theirs, 2 * TILE), reduced, 8)}")
     slide.close()
     reader.close()
 

@@ -24,6 +24,7 @@ from components.records.errors import SlideError
 
 SLIDES = Path(__file__).resolve().parents[4] / "shared" / "data" / "slides"
 TISSUE = immunohistochemistry()
+FACTORS = {"444": (1, 1), "422": (2, 1), "420": (2, 2)}
 COLOURS = {"ycbcr": "YCBCR", "rgb": "RGB"}
 
 
@@ -93,7 +94,7 @@ def write_slide(
                 extra = [(347, 7, len(tables), tables, True)]
             writer.write(
                 iter(coded), shape=shown.shape, dtype=np.uint8, tile=(block, block), photometric=photometric,
-                compression="jpeg", subsampling=tuple(map(int, (4 // int(subsampling[1]), 1 + (subsampling[2] == "0")))),
+                compression="jpeg", subsampling=FACTORS[subsampling],
                 subfiletype=int(level > 0), resolution=resolution, resolutionunit="CENTIMETER", metadata=None,
                 description=description, extratags=extra,
             )  # fmt: skip
@@ -133,7 +134,7 @@ def check_join(reader, reference, level, joins):
     theirs = reference.read_region(0, 0, level, joins * wide, joins * tall)
     if simplejpeg.decode_jpeg_header(joined)[3] == "444":
         assert np.array_equal(ours, theirs)
-    # Without chroma interpolation across the seams the decoded pixels of any joined blocks are those of the single ones.
+    # Without chroma interpolation across the seams the decoded pixels of joined blocks are those of the single ones.
     plain = np.zeros_like(ours)
     for row, column in itertools.product(range(joins), range(joins)):
         x, y = (int(place * side * reader.downsamples[level]) for place, side in ((column, wide), (row, tall)))
@@ -364,7 +365,7 @@ def test_steps_aside_with_a_reason(tmp_path, options, reason):
 
 
 def test_a_missing_file_is_an_error(tmp_path):
-    with pytest.raises(SlideError, match="none.tiff: can't be opened"):
+    with pytest.raises(SlideError, match=r"none\.tiff: can't be opened"):
         open_jpeg_slide(tmp_path / "none.tiff")
 
 
