@@ -63,7 +63,7 @@ class BlockStore:
             SlideError: it is damaged or lies beyond the file's end.
         """
         stored = self._stored(level, row, column)
-        if not stored:
+        if stored is None:
             return None
         return self._checked(stored, level, row, column, decode=self._verify)
 
@@ -106,7 +106,7 @@ class BlockStore:
                 self._cache.move_to_end(key)
                 return self._cache[key]
         stored = self._stored(level, row, column)
-        if not stored:
+        if stored is None:
             return None
         complete = self._checked(stored, level, row, column, decode=False)
         try:
@@ -137,9 +137,10 @@ class BlockStore:
                 found = error
             yield column, found
 
-    def _stored(self, level: int, row: int, column: int) -> bytes:
+    def _stored(self, level: int, row: int, column: int) -> bytes | None:
+        """A block's bytes, too few where the file is cut off; None where the file leaves the block out."""
         offset, length = self._range(level, row, column)
-        return self._source.read(offset, length) if length else b""
+        return self._source.read(offset, length) if length else None
 
     def _range(self, level: int, row: int, column: int) -> tuple[int, int]:
         """Where a block lies; no longer than a block can be, whatever the index says."""

@@ -47,8 +47,10 @@ class LocalFile:
 
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`, fewer only where the file ends before."""
+        if not 0 <= offset < self.size:
+            return b""
         try:
-            return os.pread(self._descriptor, max(0, min(length, self.size - offset)), offset)
+            return os.pread(self._descriptor, min(length, self.size - offset), offset)
         except OSError as error:
             raise SlideError(f"can't be read at byte {offset}: {error.strerror}", where=self.name) from error
 

@@ -50,9 +50,10 @@ class StripReader:
         try:
             self._file = tifffile.TiffFile(self._path)
             self._page: Any = self._file.pages.first
-        except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError) as error:
+            reason = self._refusal(directories)
+        except Exception as error:
+            # tifffile has no one error for damaged tags: what it meets in them is what it raises.
             raise SlideError(f"is no TIFF that can be read: {_one_line(error)}", where=self._where) from error
-        reason = self._refusal(directories)
         if reason:
             self._file.close()
             raise SlideError(reason, where=self._where, mend="convert it to a tiled, pyramidal TIFF")
@@ -176,6 +177,11 @@ class StripReader:
         if samples not in ((1,) if grey else (3, 4)):
             return f"has {samples} samples a px"
         tall, wide = page.chunks[:2]
+        strips = -(-page.imagelength // tall) * -(-page.imagewidth // wide)
+        if (page.imagewidth, page.imagelength) != (directories[0].width, directories[0].height):
+            return "has a damaged directory"
+        if not strips == len(page.dataoffsets) == len(page.databytecounts):
+            return f"lists {len(page.dataoffsets)} strips where its size needs {strips}"
         if page.imagedepth != 1 or tall * wide * samples * bits // 8 > MOST_BYTES:
             return f"stores {wide} × {tall} px in one piece, too much to hold"
         return None

@@ -67,7 +67,8 @@ def write_slide(path: Path, side: int, block: int, pictures: list[np.ndarray], c
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
         writer.write(
             blocks(), shape=(side, side, 3), dtype=np.uint8, tile=(block, block), photometric="ycbcr",
-            compression="jpeg", subsampling=(2, 2), resolution=(40000, 40000), resolutionunit="CENTIMETER", metadata=None,
+            compression="jpeg", subsampling=(2, 2), resolution=(40000, 40000), resolutionunit="CENTIMETER",
+            metadata=None,
         )  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def write_record(stream: io.BufferedWriter, x: int, y: int, jpeg: bytes) -> None
 def take_turns(
     tiles: list[tuple[int, int]], baseline: Callable[..., None], ours: Callable[..., None], share: int
 ) -> str:
-    """Runs both in alternating pieces and gives tiles/s of each and their ratio; the baseline does 1 tile of `share`."""
+    """Runs both in alternating pieces and gives tiles/s of each and their ratio; the baseline does 1 of `share`."""
     seconds, done = [0.0, 0.0], [0, 0]
     pieces = [tiles[at : at + 256] for at in range(0, len(tiles), 256)]
     for piece in pieces:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import time
 
@@ -131,12 +132,25 @@ def test_neighbouring_ranges_are_read_together():
     assert source.reads == [(0, 100), (300000, 10)]
 
 
+def test_blocks_far_beyond_the_file_are_cut_off(tmp_path):
+    content = bytearray(FILES[1])
+    (found, _) = read_index(Memory(bytes(content)))
+    content = content.replace(struct.pack(">Q", int(found.offsets[0, 0])), b"\xff" * 8)
+    (tmp_path / "s.tiff").write_bytes(content)
+    reader = JpegBlockReader(tmp_path / "s.tiff")
+    for read in (reader.stored_block, reader.read_region):
+        with pytest.raises(SlideError, match="it lies beyond the file's end"):
+            read(0, 0, 0, 64, 64)
+    with pytest.raises(SlideError, match="it lies beyond the file's end"):
+        reader.stored_block(0, 0, 0, 128, 128)
+    reader.read_low_resolution(4)
+    assert reader.unreadable == [(0, 0, 64, 64)]
+
+
 def make_files():
     made = []
     picture = np.random.default_rng(0).integers(0, 255, (150, 170, 3)).astype(np.uint8)
     for order, big in (("<", False), (">", True)):
-        import io
-
         stream = io.BytesIO()
         with tifffile.TiffWriter(stream, bigtiff=big, byteorder=order) as writer:
             for step in (1, 2):
