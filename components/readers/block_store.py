@@ -14,6 +14,7 @@ from components.readers.jpeg_stream import (
     Header,
     StreamError,
     complete_stream,
+    find_cut,
     find_damage,
     is_doubtful,
     read_header,
@@ -65,7 +66,7 @@ class BlockStore:
         stored = self._stored(level, row, column)
         if stored is None:
             return None
-        return self._checked(stored, level, row, column, decode=self._verify)
+        return self._checked(stored, level, row, column)
 
     def join(self, level: int, row: int, column: int, across: int, down: int) -> bytes | None:
         """`across` × `down` blocks as one JPEG without loss; None where one is left out or their tables don't allow it.
@@ -108,11 +109,7 @@ class BlockStore:
         stored = self._stored(level, row, column)
         if stored is None:
             return None
-        complete = self._checked(stored, level, row, column, decode=False)
-        try:
-            picture = decode_stream(complete, self._scaled(level, scale))
-        except StreamError as error:
-            raise self._damaged(level, row, column, error) from error
+        picture = self._decoded(stored, level, row, column, scale)
         with self._lock:
             if key not in self._cache:
                 self._cache[key] = picture
@@ -125,14 +122,11 @@ class BlockStore:
         """Column and RGB at 1/`scale` of a row's blocks, or why one can't be decoded; left-out ones are skipped."""
         here = self._levels[level]
         ranges = [self._range(level, row, column) for column in range(here.offsets.shape[1])]
-        size = self._scaled(level, scale)
         present = [column for column, (_, length) in enumerate(ranges) if length]
         for column, stored in _in_pieces(self._source, ranges, present):
             found: Picture | SlideError
             try:
-                found = decode_stream(self._checked(stored, level, row, column, decode=False), size)
-            except StreamError as error:
-                found = self._damaged(level, row, column, error)
+                found = self._decoded(stored, level, row, column, scale)
             except SlideError as error:
                 found = error
             yield column, found
@@ -148,18 +142,28 @@ class BlockStore:
         most = 4 * here.block_width * here.block_height + (1 << 16)
         return int(here.offsets[row, column]), min(int(here.byte_counts[row, column]), most)
 
-    def _checked(self, stored: bytes, level: int, row: int, column: int, *, decode: bool) -> bytes:
+    def _checked(self, stored: bytes, level: int, row: int, column: int) -> bytes:
         try:
             header = self._header(stored, level, row, column)
             reason = find_damage(stored, header)
             if reason:
                 raise StreamError(reason)
             complete = complete_stream(stored, header)
-            if decode or is_doubtful(stored, header):
+            if self._verify or is_doubtful(stored, header):
                 decode_stream(complete, None)
         except StreamError as error:
             raise self._damaged(level, row, column, error) from error
         return complete
+
+    def _decoded(self, stored: bytes, level: int, row: int, column: int, scale: int) -> Picture:
+        try:
+            header = self._header(stored, level, row, column)
+            reason = find_cut(stored, header)
+            if reason:
+                raise StreamError(reason)
+            return decode_stream(complete_stream(stored, header), self._scaled(level, scale))
+        except StreamError as error:
+            raise self._damaged(level, row, column, error) from error
 
     def _header(self, stored: bytes, level: int, row: int, column: int) -> Header:
         here = self._levels[level]

@@ -23,7 +23,7 @@ from components.readers.join_kernels import (
     WRONG_CODE,
     join_blocks,
 )
-from components.readers.jpeg_stream import Header, StreamError, has_hole, split_tables
+from components.readers.jpeg_stream import Header, StreamError, find_cut, split_tables
 
 _DAMAGE = {
     MARKER: "its JPEG has a marker inside its data",
@@ -78,11 +78,10 @@ class BlockJoiner:
         """
         starts, stops, start = [], [], 0
         for block in blocks:
+            reason = find_cut(block, self._header)
+            if reason:
+                raise StreamError(reason)
             stop = block.rfind(b"\xff\xd9")
-            if stop < len(self._header.stored):
-                raise StreamError("its JPEG has no end")
-            if has_hole(block, self._header):
-                raise StreamError("its JPEG has a hole of zeros")
             starts.append(start + len(self._header.stored))
             stops.append(start + stop)
             start += len(block)

@@ -136,20 +136,25 @@ def read_header(stream: bytes, tables: bytes, photometric: int) -> Header:
     return Header(stored, bytes(complete), frame, size_at, huffman, _zeros_end(huffman, frame))
 
 
+def find_cut(stream: bytes, header: Header) -> str | None:
+    """The reason why a stream can't be whole as decoders may not see it: no end, or a hole of zeros; None for none."""
+    if stream.rfind(_EOI) < len(header.stored):
+        return "its JPEG has no end"
+    return "its JPEG has a hole of zeros" if has_hole(stream, header) else None
+
+
 def find_damage(stream: bytes, header: Header) -> str | None:
     """The reason why a stream can't be whole, found without decoding it; None where nothing speaks against it.
 
-    A cut stream has no EOI, overwritten bytes show as impossible markers, a hole as zeros. A few flipped bits may pass:
-    only decoding finds those that can be found at all.
+    A cut stream has no EOI, a hole in the file shows as zeros, overwritten bytes as impossible markers. A few flipped
+    bits may pass: only decoding finds those that can be found at all.
     """
-    body = len(header.stored)
-    stop = stream.rfind(_EOI)
-    if stop < body:
-        return "its JPEG has no end"
-    if has_hole(stream, header):
-        return "its JPEG has a hole of zeros"
-    escaped = stream.count(b"\xff", body, stop) - stream.count(b"\xff\x00", body, stop)
-    if escaped and (header.frame.sequential and not header.frame.restart_interval):
+    reason = find_cut(stream, header)
+    if reason or header.frame.restart_interval or not header.frame.sequential:
+        return reason
+    body, stop = len(header.stored), stream.rfind(_EOI)
+    # Inside the data 0xFF stands before a zero only.
+    if stream.count(b"\xff", body, stop) != stream.count(b"\xff\x00", body, stop):
         return "its JPEG has a marker inside its data"
     return None
 
