@@ -80,7 +80,7 @@ def code_level(picture, block, edit=None, **options):
 
 def write_slide(
     path, picture, block=128, photometric="ycbcr", subsampling="420", abbreviated=False, bigtiff=False, byteorder="<",
-    levels=1, edit=None, description=None, resolution=(20000, 20000), **options,
+    levels=1, edit=None, description=None, resolution=(39682.54, 39682.54), **options,
 ):  # fmt: skip
     options |= {"photometric": photometric, "subsampling": subsampling}
     with tifffile.TiffWriter(path, bigtiff=bigtiff, byteorder=byteorder) as writer:
