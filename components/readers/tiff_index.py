@@ -225,8 +225,7 @@ class _Index:
             return None
         raw = value if self._big else self._bytes(self._number("I", value), 8)
         above, below = struct.unpack(f"{self._order}II", raw)
-        # libtiff hands the resolution on as a 32-bit float, and OpenSlide divides by that.
-        resolution = float(np.float32(above / below)) if below else 0.0
+        resolution = above / below if below else 0.0
         return unit / resolution if resolution else None
 
     def _blocks(
