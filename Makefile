@@ -117,7 +117,7 @@ $(UV): .ci/uv.txt | $(BIN)/python
 
 define sync
 	@if [ -x $(UV) ]; then \
-	  $(UV) pip sync --quiet --require-hashes --python $(BIN)/python $(1) && \
+	  $(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python $(1) && \
 	  $(UV) pip install --quiet --no-deps --python $(BIN)/python --editable .; \
 	else \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1) && \
