@@ -207,13 +207,16 @@ class JpegBlockReader:
         whole = np.empty((block_height, columns * block_width, 3), np.uint8)
         for row in range(rows):
             whole[:] = 255
-            for column, found in self._blocks.decode_row(level, row, scale):
+            for column, found in self._decode_row(level, row, scale):
                 if isinstance(found, SlideError):
                     self.unreadable.append(self._covered(level, row, column))
                 whole[:, column * block_width : (column + 1) * block_width] = (
                     _UNREADABLE if isinstance(found, SlideError) else found
                 )
             yield whole[: min(block_height, height - row * block_height), :width]
+
+    def _decode_row(self, level: int, row: int, scale: int) -> Iterator[tuple[int, Picture | SlideError]]:
+        return self._blocks.decode_row(level, row, scale)
 
     def _covered(self, level: int, row: int, column: int) -> tuple[int, int, int, int]:
         """What a block covers, in level-0 px: x, y, width, height."""
