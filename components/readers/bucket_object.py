@@ -19,7 +19,6 @@ import numpy as np
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
 from numpy.typing import NDArray
-from requests import exceptions as http
 from urllib3 import exceptions as wire
 
 from components.readers.spool import SparseCopy, merge_spans
@@ -37,10 +36,8 @@ _AHEAD = 8
 _CACHE_BYTES = 32 << 20
 _WAITS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 _TIMEOUT = (10.0, 60.0)
-_PASSING = (
-    api.TooManyRequests, api.ServerError, auth.TransportError, http.ConnectionError, http.Timeout,
-    http.ChunkedEncodingError, http.ContentDecodingError, wire.HTTPError, ConnectionError, TimeoutError,
-)  # fmt: skip
+# What the network raises is an OSError, or urllib3's own where a body ends too soon.
+_PASSING = (api.TooManyRequests, api.ServerError, auth.TransportError, wire.HTTPError, OSError)
 _CHANGED = "the object changed while the run was reading it"
 _MEND_CHANGED = "run again; slides must not be overwritten during a run"
 
@@ -233,7 +230,7 @@ class BucketObject:
         what, mend = "", ""
         try:
             return ask()
-        except (api.NotFound, api.PreconditionFailed, api.RequestedRangeNotSatisfiable):
+        except (api.NotFound, api.PreconditionFailed, api.RequestRangeNotSatisfiable):
             what, mend = _CHANGED, _MEND_CHANGED
         except (api.Forbidden, api.Unauthorized):
             what, mend = "may not be read", "grant the account storage.objects.get"

@@ -1,12 +1,14 @@
 """Which blocks of a flat slide are bare glass, told by how few bytes they take, so that they need not be fetched.
 
-A block without anything in it compresses to the same few bytes wherever it lies. Blocks are looked at in cells of 4 × 4:
-of the small ones in a cell the largest, the most doubtful, is fetched and stands for the others, which are left unread if
-it is plain and has the glass's colour. Small blocks beside a larger one are always read.
+A block without anything in it compresses to the same few bytes wherever it lies. Blocks are looked at in cells of 4 × 4
+(or as many as give about a thousand cells): of the small ones in a cell the largest, the most doubtful, is fetched and
+stands for the others, which are left unread if it is plain and has the glass's colour. Small blocks beside a larger one
+are always read.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 
 from components.readers.protocol import Picture
 
-CELL = 4
+_CELL = 4
+_CELLS = 1024
 # Glass takes up to so many times the bytes of the tenth smallest block in a hundred.
 _SPREAD = 1.3
 # Where leaving glass out saves less than this share of the other blocks' bytes, everything is read.
@@ -23,6 +26,11 @@ _PLAIN = 14
 _LIKE = 5
 
 Places = NDArray[np.intp]
+
+
+def cell_side(shape: tuple[int, ...]) -> int:
+    """Blocks a side of a cell, for so many rows and columns of blocks."""
+    return max(_CELL, math.ceil(math.sqrt(shape[0] * shape[1] / _CELLS)))
 
 
 def choose_samples(byte_counts: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], list[tuple[int, int]]]:
@@ -45,14 +53,15 @@ def choose_samples(byte_counts: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], 
         for column in range(3):
             spare &= padded[row : row + counts.shape[0], column : column + counts.shape[1]]
     samples = []
-    for top in range(0, counts.shape[0], CELL):
-        for left in range(0, counts.shape[1], CELL):
-            inside = np.where(spare, counts, -1)[top : top + CELL, left : left + CELL]
+    marked, cell = np.where(spare, counts, -1), cell_side(counts.shape)
+    for top in range(0, counts.shape[0], cell):
+        for left in range(0, counts.shape[1], cell):
+            inside = marked[top : top + cell, left : left + cell]
             if inside.max() > 0:
-                row, column = np.unravel_index(int(inside.argmax()), inside.shape)
-                samples.append((top + int(row), left + int(column)))
-    for place in samples:
-        spare[place] = False
+                place = divmod(int(inside.argmax()), inside.shape[1])
+                samples.append((top + place[0], left + place[1]))
+    for at in samples:
+        spare[at] = False
     if counts[spare].sum() < _LEAST_SAVED * counts[~spare].sum():
         return np.zeros(counts.shape, bool), []
     return spare, samples
@@ -68,20 +77,19 @@ def confirm_glass(spare: NDArray[np.bool_], looks: Mapping[tuple[int, int], Pict
     if not looks:
         spare[:] = False
         return
-    means = {place: picture.reshape(-1, 3).mean(axis=0) for place, picture in looks.items()}
-    glass = np.median(np.array(list(means.values())), axis=0)
-    for top in range(0, spare.shape[0], CELL):
-        for left in range(0, spare.shape[1], CELL):
-            cell = spare[top : top + CELL, left : left + CELL]
-            if cell.any() and not _is_glass(sample_of(looks, top, left), glass):
+    glass = np.median([picture.reshape(-1, 3).mean(axis=0) for picture in looks.values()], axis=0)
+    side = cell_side(spare.shape)
+    by_cell = sort_into_cells(looks, side)
+    for top in range(0, spare.shape[0], side):
+        for left in range(0, spare.shape[1], side):
+            cell = spare[top : top + side, left : left + side]
+            if cell.any() and not _is_glass(by_cell.get((top // side, left // side)), glass):
                 cell[:] = False
 
 
-def sample_of(looks: Mapping[tuple[int, int], Picture], row: int, column: int) -> Picture | None:
-    """The picture that stands for the block in `row` and `column`."""
-    top, left = row // CELL * CELL, column // CELL * CELL
-    places = ((top + i, left + j) for i in range(CELL) for j in range(CELL))
-    return next((looks[place] for place in places if place in looks), None)
+def sort_into_cells(looks: Mapping[tuple[int, int], Picture], side: int) -> dict[tuple[int, int], Picture]:
+    """The sample of each cell, by the cell's row and column."""
+    return {(row // side, column // side): picture for (row, column), picture in looks.items()}
 
 
 def _is_glass(picture: Picture | None, glass: NDArray[np.float64]) -> bool:

@@ -72,18 +72,20 @@ class RangedSlide(JpegBlockReader):
         if level == 0:
             unread, looks = self._spare_glass(scale)
         self.glass_unread = int(unread.sum())
-        self._object.expect(self._blocks.ranges(level, [(int(row), int(column)) for row, column in np.argwhere(~unread)]))
+        self._object.expect(
+            self._blocks.ranges(level, [(int(row), int(column)) for row, column in np.argwhere(~unread)])
+        )
         if not self.glass_unread:
             yield from super()._strips(level, scale)
             return
-        self._unread = unread
+        self._unread, side = unread, glass.cell_side(unread.shape)
+        by_cell = glass.sort_into_cells(looks, side)
         block_width = self._levels[level].block_width // scale
         for row, strip in enumerate(super()._strips(level, scale)):
             for column in np.flatnonzero(unread[row]).tolist():
-                look = glass.sample_of(looks, row, column)
+                look = by_cell[row // side, column // side]
                 place = strip[:, column * block_width : (column + 1) * block_width]
-                if look is not None:
-                    place[:] = look[: place.shape[0], : place.shape[1]]
+                place[:] = look[: place.shape[0], : place.shape[1]]
             yield strip
 
     def _decode_row(self, level: int, row: int, scale: int) -> Iterator[tuple[int, Picture | SlideError]]:

@@ -114,6 +114,7 @@ class SparseCopy:
 
     def __init__(self, key: str, name: str, size: int) -> None:
         hold_spool()
+        _make_room(size, key)
         self._final = os.path.join(spool_folder(), key)
         self._folder = tempfile.mkdtemp(prefix=f"{key}.", suffix=".tmp", dir=spool_folder())
         self.path = os.path.join(self._folder, name)
@@ -135,6 +136,7 @@ class SparseCopy:
         copy = cls.__new__(cls)
         copy._final, copy._folder, copy.path = folder, "", os.path.join(folder, name)
         try:
+            os.utime(folder)
             copy._merged = np.load(os.path.join(folder, "ranges.npy"), allow_pickle=False)
             copy._descriptor = os.open(copy.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -206,7 +208,9 @@ def merge_spans(spans: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 @contextlib.contextmanager
-def whole_copy(key: str, name: str, size: int, fetch: Callable[[io.BufferedIOBase], None]) -> Iterator[tuple[str, bool]]:
+def whole_copy(
+    key: str, name: str, size: int, fetch: Callable[[io.BufferedIOBase], None]
+) -> Iterator[tuple[str, bool]]:
     """A file on disk with the whole object, fetched by the first of this worker's processes that wants it.
 
     Args:
@@ -234,7 +238,12 @@ def whole_copy(key: str, name: str, size: int, fetch: Callable[[io.BufferedIOBas
                 break
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not os.path.exists(target):
-                _make_room(size, key, name)
+                if not _make_room(size, key):
+                    raise SlideError(
+                        f"needs {size:,} bytes of the worker's disk, where {max(room(), 0):,} may be used",
+                        where=name,
+                        mend="give the workers larger disks, or set TMPDIR or BAGLINE_SPOOL_BYTES",
+                    )
                 _fetch_whole(folder, target, fetch)
                 fetched = True
         os.utime(folder)
@@ -259,13 +268,13 @@ def _fetch_whole(folder: str, target: str, fetch: Callable[[io.BufferedIOBase], 
             os.unlink(temporary)
 
 
-def _make_room(size: int, key: str, name: str) -> None:
-    """Removes slides that no process reads, the longest unused first, until `size` bytes fit."""
+def _make_room(size: int, key: str) -> bool:
+    """Removes slides that no process reads, the longest unused first, until `size` bytes fit; whether they do."""
     root = spool_folder()
     others = [entry for entry in os.scandir(root) if entry.is_dir() and not entry.name.endswith(".tmp")]
     for entry in sorted(others, key=lambda entry: entry.stat().st_mtime_ns):
         if room() >= size:
-            return
+            return True
         if entry.name == key:
             continue
         use = os.open(os.path.join(root, f"{entry.name}.use"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -274,9 +283,4 @@ def _make_room(size: int, key: str, name: str) -> None:
                 shutil.rmtree(entry.path, ignore_errors=True)
         finally:
             os.close(use)
-    if room() < size:
-        raise SlideError(
-            f"needs {size:,} bytes of the worker's disk, where {max(room(), 0):,} may be used",
-            where=name,
-            mend="give the workers larger disks, or set TMPDIR or BAGLINE_SPOOL_BYTES",
-        )
+    return room() >= size
