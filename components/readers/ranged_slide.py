@@ -68,13 +68,13 @@ class RangedSlide(JpegBlockReader):
 
     def _strips(self, level: int, scale: int) -> Iterator[Picture]:
         counts = self._levels[level].byte_counts
-        unread, looks = np.zeros(counts.shape, bool), {}
+        unread = np.zeros(counts.shape, bool)
+        looks: dict[tuple[int, int], Picture] = {}
         if level == 0:
             unread, looks = self._spare_glass(scale)
         self.glass_unread = int(unread.sum())
-        self._object.expect(
-            self._blocks.ranges(level, [(int(row), int(column)) for row, column in np.argwhere(~unread)])
-        )
+        places = ((int(row), int(column)) for row, column in np.argwhere(~unread))
+        self._object.expect(self._blocks.ranges(level, places))
         if not self.glass_unread:
             yield from super()._strips(level, scale)
             return
@@ -210,7 +210,7 @@ def _open_copy(source: BucketObject, reader: str, verify: bool) -> SlideReader:
     if source.name.endswith(".mrxs"):
         raise SlideError("MIRAX slides are several files", where=source.name, mend="tile them from a disk")
     with contextlib.ExitStack() as stack:
-        path, _ = stack.enter_context(whole_copy(f"{source.key}-whole", source.name, source.size, source.download))
+        path = stack.enter_context(whole_copy(f"{source.key}-whole", source.name, source.size, source.download))
         source.close()
         opened = open_slide(path, reader)
         stack.callback(opened.close)

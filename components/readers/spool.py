@@ -1,7 +1,7 @@
 """A worker's disk for slides from object storage: shared by its processes, bounded, and emptied by the last of them.
 
-Everything lies in one folder of the user below the temporary folder. Each process that uses it holds a shared lock, which
-the kernel gives back even for a process that is killed; who finds nobody else there removes what was left behind.
+Everything lies in one folder of the user below the temporary folder. Each process that uses it holds a shared lock, which the
+kernel gives back even for a process that is killed; who finds nobody else there removes what was left behind.
 """
 
 from __future__ import annotations
@@ -208,9 +208,7 @@ def merge_spans(spans: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 @contextlib.contextmanager
-def whole_copy(
-    key: str, name: str, size: int, fetch: Callable[[io.BufferedIOBase], None]
-) -> Iterator[tuple[str, bool]]:
+def whole_copy(key: str, name: str, size: int, fetch: Callable[[io.BufferedIOBase], None]) -> Iterator[str]:
     """A file on disk with the whole object, fetched by the first of this worker's processes that wants it.
 
     Args:
@@ -220,7 +218,7 @@ def whole_copy(
         fetch: writes the object's bytes into the file it is given.
 
     Yields:
-        The path, valid inside the block, and whether it was fetched just now.
+        The path, valid inside the block.
 
     Raises:
         SlideError: the disk has no room for it.
@@ -231,7 +229,6 @@ def whole_copy(
     target = os.path.join(folder, name)
     lock = os.open(os.path.join(spool_folder(), f"{key}.use"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fetched = False
         while True:
             fcntl.flock(lock, fcntl.LOCK_SH)
             if os.path.exists(target):
@@ -245,9 +242,8 @@ def whole_copy(
                         mend="give the workers larger disks, or set TMPDIR or BAGLINE_SPOOL_BYTES",
                     )
                 _fetch_whole(folder, target, fetch)
-                fetched = True
         os.utime(folder)
-        yield target, fetched
+        yield target
     finally:
         os.close(lock)
 

@@ -1,6 +1,6 @@
 """A bucket store on 127.0.0.1 that speaks as much of the JSON API as google-cloud-storage uses, and fails on demand.
 
-It counts what it is asked for, so that a test can tell how many bytes of which object were fetched, and by which ranges.
+It counts what it is asked for, so that a test can tell how many bytes of which object were fetched, by which ranges.
 """
 
 import base64
@@ -55,7 +55,7 @@ class Fetch:
 
 @dataclass
 class Fault:
-    """What goes wrong with the downloads it fits: `503`, `429`, `cut` (mid-body), `short` (a whole answer, too few bytes).
+    """What goes wrong with downloads: `503`, `429`, `cut` (mid-body), `short` (a whole answer, but too few bytes).
 
     Args:
         kind: which.
