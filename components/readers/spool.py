@@ -1,7 +1,7 @@
 """A worker's disk for slides from object storage: shared by its processes, bounded, and emptied by the last of them.
 
-Everything lies in one folder of the user below the temporary folder. Each process that uses it holds a shared lock, which the
-kernel gives back even for a process that is killed; who finds nobody else there removes what was left behind.
+Everything lies in one folder of the user below the temporary folder. Each process that uses it holds a shared lock,
+which the kernel gives back even for a process that is killed; who finds nobody else there removes what was left behind.
 """
 
 from __future__ import annotations

@@ -98,9 +98,16 @@ def add_slide(outcome: Outcome, task: SlideTask, parameters: TilingParameters, o
             reader=plan.reader,
             mpp=plan.mpp,
             mpp_source=plan.mpp_source,
-            details=plan.details,
+            details=count_bytes(plan, results),
         )
     )
+
+
+def count_bytes(plan: SlidePlan, results: list[RegionResult]) -> dict[str, Any]:
+    """The plan's details; `bytes_read` of a slide in object storage with what its regions fetched."""
+    if "bytes_read" not in plan.details:
+        return plan.details
+    return {**plan.details, "bytes_read": plan.details["bytes_read"] + sum(result.bytes_read for result in results)}
 
 
 def load_results(task: SlideTask, plan: SlidePlan, parameters: TilingParameters, out: str) -> list[RegionResult]:
