@@ -123,6 +123,18 @@ def list_files(root: str) -> dict[str, FileInfo]:
     return found
 
 
+def remove(path: str) -> None:
+    """Removes a file or object; where none is there it does nothing."""
+    if is_remote(path):
+        from google.api_core.exceptions import NotFound
+
+        with contextlib.suppress(NotFound):
+            bucket(path).blob(object_name(path)).delete()
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The content of a file or object.
 
