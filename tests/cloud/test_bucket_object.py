@@ -1,6 +1,7 @@
 """Ranges of an object: right bytes, few of them, and what happens when the store or the object doesn't hold still."""
 
 import io
+import itertools
 import pickle
 import random
 
@@ -36,7 +37,7 @@ def test_coalesced_runs_hold_every_span_and_waste_little(wanted, waste, most):
     for start, stop in wanted:
         run = max((run for run in runs if run[0] <= start), key=lambda run: run[0])
         assert stop <= run[1]
-    assert all(before[1] <= after[0] for before, after in zip(runs, runs[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(runs))
     needed = len({place for start, stop in wanted for place in range(start, stop)})
     assert sum(stop - start for start, stop in runs) <= needed * (1 + waste)
 
@@ -103,7 +104,9 @@ def test_passing_faults_are_survived(stored, kind):
 def test_a_store_that_keeps_failing_is_told(stored, kind):
     stored.faults.append(Fault(kind, 1000))
     source = BucketObject(URI)
-    with pytest.raises(SlideError, match=r"a b\.svs: can't be fetched at byte 70 in 5 tries: .*run again when the store"):
+    with pytest.raises(
+        SlideError, match=r"a b\.svs: can't be fetched at byte 70 in 5 tries: .*run again when the store"
+    ):
         source.read(70, 50_000)
     assert source.failed
 
@@ -171,7 +174,7 @@ def test_a_whole_download_is_held_against_the_checksum(stored):
 
 
 def test_the_emulator_of_others_agrees(worker_disk, monkeypatch):
-    """The same against gcp-storage-emulator, which is not ours."""
+    """Reads and writes against gcp-storage-emulator, which is not ours; it holds no generation against a request's."""
     server = pytest.importorskip("gcp_storage_emulator.server").create_server("127.0.0.1", 0, in_memory=True)
     server.start()
     try:
@@ -186,9 +189,6 @@ def test_the_emulator_of_others_agrees(worker_disk, monkeypatch):
         source.expect(ranges)
         assert read_ranges(source, ranges) == [CONTENT[start : start + length] for start, length in ranges]
         assert source.fetched < 2_100_000
-        storage.write_bytes(URI, CONTENT[::-1])
-        with pytest.raises(SlideError, match="the object changed"):
-            source.read(2_500_000, 40_000)
         source.close()
     finally:
         server.stop()
