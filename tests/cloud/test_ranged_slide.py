@@ -4,7 +4,6 @@ import contextlib
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from components.readers.open_slide import choose_reader, open_slide
@@ -13,6 +12,14 @@ from components.records.errors import SlideError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SLIDES = sorted([*SHARED.glob("slides/*"), *SHARED.glob("slides_bad/*")])
+
+
+def look(slide) -> bytes | str:
+    """The px in the middle, or why they can't be read."""
+    try:
+        return slide.read_region(slide.width // 2, slide.height // 2, 0, 200, 200).tobytes()
+    except SlideError as error:
+        return str(error)
 
 
 @pytest.mark.skipif(not SLIDES, reason="needs ../shared/data")
@@ -34,11 +41,10 @@ def test_real_slides_are_as_from_disk(path, store, worker_disk):
         )  # fmt: skip
         assert remote.downsamples == local.downsamples
         assert bool(reason) == isinstance(remote, FetchedSlide)
-        place = local.width // 2, local.height // 2, 0, 200, 200
-        assert np.array_equal(remote.read_region(*place), local.read_region(*place))
-    again = open_slide(uri, remote.name, digest=remote.digest)
-    with contextlib.closing(again):
-        assert np.array_equal(again.read_region(*place), local.read_region(*place))
+        expected = look(local)
+        assert look(remote) == expected
+    with contextlib.closing(open_slide(uri, remote.name, digest=remote.digest)) as again:
+        assert look(again) == expected
     assert store.fetched() <= os.path.getsize(path) * 1.1 + 65536
 
 
