@@ -82,6 +82,7 @@ class JpegBlockReader:
         self.downsamples = tuple(_downsample(first, level) for level in self._levels)
         self.unreadable: list[tuple[float, float, float, float]] = []
         self.decoded_level = -1
+        self._first_damage: SlideError | None = None
         self._blocks = BlockStore(self._source, self._levels, verify=verify)
 
     @property
@@ -142,6 +143,9 @@ class JpegBlockReader:
 
         Returns:
             uint8, shape [ceil(height / downsample), ceil(width / downsample), 3].
+
+        Raises:
+            SlideError: no block of the level can be decoded.
         """
         if downsample < 1:
             raise ValueError("downsample is less than 1")
@@ -152,8 +156,11 @@ class JpegBlockReader:
         shape = math.ceil(self.width / downsample), math.ceil(self.height / downsample)
         average = BoxAverage(-(-here.width // scale), -(-here.height // scale), factor / scale, *shape)
         self.unreadable = []
+        self._first_damage = None
         for strip in self._strips(level, scale):
             average.add(strip)
+        if self._first_damage is not None and len(self.unreadable) == np.count_nonzero(here.byte_counts):
+            raise self._first_damage
         self.decoded_level = level
         return average.picture
 
@@ -213,6 +220,7 @@ class JpegBlockReader:
             for column, found in self._decode_row(level, row, scale):
                 if isinstance(found, SlideError):
                     self.unreadable.append(self._covered(level, row, column))
+                    self._first_damage = self._first_damage or found
                 whole[:, column * block_width : (column + 1) * block_width] = (
                     _UNREADABLE if isinstance(found, SlideError) else found
                 )
