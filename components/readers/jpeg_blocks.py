@@ -217,7 +217,7 @@ class JpegBlockReader:
         whole = np.empty((block_height, columns * block_width, 3), np.uint8)
         for row in range(rows):
             whole[:] = 255
-            for column, found in self._blocks.decode_row(level, row, scale):
+            for column, found in self._decode_row(level, row, scale):
                 if isinstance(found, SlideError):
                     self.unreadable.append(self._covered(level, row, column))
                     self._first_damage = self._first_damage or found
@@ -225,6 +225,9 @@ class JpegBlockReader:
                     _UNREADABLE if isinstance(found, SlideError) else found
                 )
             yield whole[: min(block_height, height - row * block_height), :width]
+
+    def _decode_row(self, level: int, row: int, scale: int) -> Iterator[tuple[int, Picture | SlideError]]:
+        return self._blocks.decode_row(level, row, scale)
 
     def _covered(self, level: int, row: int, column: int) -> tuple[float, float, float, float]:
         """What a block covers, in level-0 px: left, top, right, bottom."""

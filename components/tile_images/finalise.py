@@ -98,9 +98,16 @@ def add_slide(outcome: Outcome, task: SlideTask, parameters: TilingParameters, o
             reader=plan.reader,
             mpp=plan.mpp,
             mpp_source=plan.mpp_source,
-            details=plan.details,
+            details=count_bytes(plan, results),
         )
     )
+
+
+def count_bytes(plan: SlidePlan, results: list[RegionResult]) -> dict[str, Any]:
+    """The plan's details; `bytes_read` of a slide in object storage with what its regions fetched."""
+    if "bytes_read" not in plan.details:
+        return plan.details
+    return {**plan.details, "bytes_read": plan.details["bytes_read"] + sum(result.bytes_read for result in results)}
 
 
 def load_results(task: SlideTask, plan: SlidePlan, parameters: TilingParameters, out: str) -> list[RegionResult]:
@@ -178,17 +185,15 @@ def check_totals(summary: dict[str, Any], outcome: Outcome, manifest: Manifest) 
 
 
 def remove_stale(out: str, outcome: Outcome) -> None:
-    """Removes parts, thumbnails and temporary files that this run has no use for (on disk)."""
-    if storage.is_remote(out):
-        return
+    """Removes parts, thumbnails and temporary files that this run has no use for."""
     wanted = {part.path for part in outcome.parts} | {thumbnail.path for thumbnail in outcome.thumbnails.values()}
     for folder in ("records", "thumbnails"):
         root = storage.join(out, folder)
-        if not os.path.isdir(root):
+        if not storage.is_remote(root) and not os.path.isdir(root):
             continue
         for name, info in storage.list_files(root).items():
             if f"{folder}/{name}" not in wanted and is_ours(name):
-                os.unlink(info.path)
+                storage.remove(info.path)
 
 
 def is_ours(name: str) -> bool:
