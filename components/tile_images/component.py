@@ -14,7 +14,7 @@ def tile_images(
     mpp: float = 0.5,
     level: int = 0,
     stride: int = 0,
-    min_tissue: float = 0.02,
+    min_tissue: float = 0.003,
     max_pen: float = 0.02,
     max_tiles_per_slide: int = 0,
     tile_sampling: str = "even",

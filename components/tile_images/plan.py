@@ -21,9 +21,10 @@ from components.records import storage
 from components.records.errors import BaglineError, SlideError
 from components.records.provenance import file_digest
 from components.tile_images import grid
+from components.tile_images.morphology import Mask
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.scale import Scale, check_mpp, choose_scale, resolve_mpp
-from components.tile_images.tissue import Mask, find_tissue_and_pen
+from components.tile_images.tissue import find_tissue_and_pen
 
 PLAN_VERSION = "1"
 THUMBNAIL_PX = 1024
