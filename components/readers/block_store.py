@@ -150,7 +150,8 @@ class BlockStore:
                 raise StreamError(reason)
             complete = complete_stream(stored, header)
             if self._verify or is_doubtful(stored, header):
-                decode_stream(complete, None)
+                # What decoders find wrong they find in the coded data, which a small picture needs no less of.
+                decode_stream(complete, self._smallest(level))
         except StreamError as error:
             raise self._damaged(level, row, column, error) from error
         return complete
@@ -198,6 +199,10 @@ class BlockStore:
     def _scaled(self, level: int, scale: int) -> tuple[int, int] | None:
         here = self._levels[level]
         return None if scale == 1 else (here.block_width // scale, here.block_height // scale)
+
+    def _smallest(self, level: int) -> tuple[int, int] | None:
+        here = self._levels[level]
+        return None if here.block_width % 8 or here.block_height % 8 else self._scaled(level, 8)
 
     def _damaged(self, level: int, row: int, column: int, error: StreamError) -> SlideError:
         return SlideError(f"block in column {column}, row {row} of level {level}: {error}", where=self._source.name)

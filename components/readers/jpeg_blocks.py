@@ -26,7 +26,7 @@ _MOST_STRIP = 128 << 20
 _UNREADABLE = (170, 90, 150)
 
 
-def open_jpeg_slide(path: str | os.PathLike[str]) -> JpegBlockReader | str:
+def open_jpeg_slide(path: str | os.PathLike[str], *, verify: bool = False) -> JpegBlockReader | str:
     """The reader of a file's stored blocks, or the reason why the file needs another reader.
 
     Raises:
@@ -34,7 +34,7 @@ def open_jpeg_slide(path: str | os.PathLike[str]) -> JpegBlockReader | str:
     """
     source = LocalFile(path)
     try:
-        return JpegBlockReader(source)
+        return JpegBlockReader(source, verify=verify)
     except SlideError as error:
         source.close()
         return error.what
@@ -60,7 +60,8 @@ class JpegBlockReader:
             impossible markers and holes: cheap, and blind to a few flipped bits.
 
     Attributes:
-        unreadable: (x, y, width, height) in level-0 px of blocks that the last low-resolution picture couldn't show.
+        unreadable: left, top, right, bottom in level-0 px of blocks that the last low-resolution picture couldn't show.
+        decoded_level: the level whose blocks the last low-resolution picture decoded, every one; -1 before the first.
 
     Raises:
         SlideError: the file is damaged, or not one whose blocks can be taken; `what` is the reason.
@@ -79,7 +80,9 @@ class JpegBlockReader:
         self.width, self.height = first.width, first.height
         self.mpp, self.icc_profile = first.mpp, first.icc_profile
         self.downsamples = tuple(_downsample(first, level) for level in self._levels)
-        self.unreadable: list[tuple[int, int, int, int]] = []
+        self.unreadable: list[tuple[float, float, float, float]] = []
+        self.decoded_level = -1
+        self._first_damage: SlideError | None = None
         self._blocks = BlockStore(self._source, self._levels, verify=verify)
 
     @property
@@ -140,6 +143,9 @@ class JpegBlockReader:
 
         Returns:
             uint8, shape [ceil(height / downsample), ceil(width / downsample), 3].
+
+        Raises:
+            SlideError: no block of the level can be decoded.
         """
         if downsample < 1:
             raise ValueError("downsample is less than 1")
@@ -150,8 +156,12 @@ class JpegBlockReader:
         shape = math.ceil(self.width / downsample), math.ceil(self.height / downsample)
         average = BoxAverage(-(-here.width // scale), -(-here.height // scale), factor / scale, *shape)
         self.unreadable = []
+        self._first_damage = None
         for strip in self._strips(level, scale):
             average.add(strip)
+        if self._first_damage is not None and len(self.unreadable) == np.count_nonzero(here.byte_counts):
+            raise self._first_damage
+        self.decoded_level = level
         return average.picture
 
     def tissue_blocks(self, level: int, count: int) -> list[tuple[int, int]]:
@@ -210,17 +220,18 @@ class JpegBlockReader:
             for column, found in self._blocks.decode_row(level, row, scale):
                 if isinstance(found, SlideError):
                     self.unreadable.append(self._covered(level, row, column))
+                    self._first_damage = self._first_damage or found
                 whole[:, column * block_width : (column + 1) * block_width] = (
                     _UNREADABLE if isinstance(found, SlideError) else found
                 )
             yield whole[: min(block_height, height - row * block_height), :width]
 
-    def _covered(self, level: int, row: int, column: int) -> tuple[int, int, int, int]:
-        """What a block covers, in level-0 px: x, y, width, height."""
+    def _covered(self, level: int, row: int, column: int) -> tuple[float, float, float, float]:
+        """What a block covers, in level-0 px: left, top, right, bottom."""
         here, ratio = self._levels[level], self.downsamples[level]
         x, y = round(column * here.block_width * ratio), round(row * here.block_height * ratio)
         right = min(round((column + 1) * here.block_width * ratio), self.width)
-        return x, y, right - x, min(round((row + 1) * here.block_height * ratio), self.height) - y
+        return x, y, right, min(round((row + 1) * here.block_height * ratio), self.height)
 
 
 def _reopen(source: ByteSource, verify: bool) -> JpegBlockReader:

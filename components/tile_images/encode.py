@@ -1,4 +1,11 @@
-"""A tile's bytes: the stored block where there is one, else its pixels, encoded."""
+"""A tile's bytes: the stored blocks where they make up the tile, else its pixels, encoded once.
+
+`tile/lossless` is 1 for the stored pixels, untouched by a second lossy coding: a stored block as it is, several whole
+blocks joined at the level of their JPEG coefficients, and a PNG of a level's own pixels. A single block's pixels
+equal OpenSlide's. So do those of joined blocks without chroma subsampling; with it the coefficients are the stored
+ones, but decoders interpolate chroma across the seam between the blocks, so that the px next to it (0.6% of a tile
+of four 128-px blocks) come out up to about 14 of 255 apart from those of the blocks decoded one by one.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +14,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from components.readers.protocol import Picture, SlideReader
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.scale import Scale
+
+_REDUCTIONS = (2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -26,13 +36,15 @@ class EncodedTile:
 class TileEncoder:
     """Makes the tiles of one slide.
 
-    A stored block is taken as it is where the reader has one for exactly the tile. A PNG holds the level's own
-    pixels unless they were resampled; a JPEG that is encoded here is never lossless.
+    Stored blocks are taken where the reader has them for exactly the tile. A PNG holds the level's own pixels unless
+    they were resampled; a JPEG that is encoded here (by libjpeg-turbo, 4:2:0) is never lossless.
     """
 
     def __init__(self, reader: SlideReader, scale: Scale, parameters: TilingParameters) -> None:
         self._reader, self._scale, self._parameters = reader, scale, parameters
         self._blocks = scale.native and parameters.tile_format == "jpeg"
+        ratio = scale.scale / scale.downsample
+        self._reduction = round(ratio) if round(ratio) in _REDUCTIONS and abs(ratio - round(ratio)) < 1e-9 else 0
 
     def encode(self, x: int, y: int) -> EncodedTile:
         """The tile whose upper-left corner is at level-0 (`x`, `y`).
@@ -45,23 +57,28 @@ class TileEncoder:
             block = self._reader.stored_block(x, y, scale.level, px, px)
             if block is not None:
                 return EncodedTile(block, "jpeg", 1)
-        content = io.BytesIO()
-        picture = Image.fromarray(self.read_pixels(x, y))
+        picture = self.read_pixels(x, y)
         if self._parameters.tile_format == "png":
-            picture.save(content, "PNG", compress_level=6)
+            content = io.BytesIO()
+            Image.fromarray(picture).save(content, "PNG", compress_level=6)
             return EncodedTile(content.getvalue(), "png", int(scale.native))
-        picture.save(content, "JPEG", quality=self._parameters.jpeg_quality, subsampling="4:2:0")
-        return EncodedTile(content.getvalue(), "jpeg", 0)
+        quality = self._parameters.jpeg_quality
+        stream = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality, colorsubsampling="420")
+        return EncodedTile(bytes(stream), "jpeg", 0)
 
     def read_pixels(self, x: int, y: int) -> Picture:
         """The tile's pixels at the wanted scale, uint8, shape [tile_px, tile_px, 3].
 
-        Where the scale is no level's own, the next finer level is averaged over areas (a whole number of its px),
-        or resampled by a Lanczos filter of the right width (any other).
+        Where the scale is no level's own, the next finer level is decoded at 1/2, 1/4 or 1/8 (stored JPEG blocks),
+        averaged over areas (a whole number of its px), or resampled by a Lanczos filter of the right width.
         """
         px, scale = self._parameters.tile_px, self._scale
         if scale.native:
             return self._reader.read_region(x, y, scale.level, px, px)
+        if self._reduction and hasattr(self._reader, "read_reduced"):
+            reduced: Picture | None = self._reader.read_reduced(x, y, scale.level, px, px, self._reduction)
+            if reduced is not None:
+                return reduced
         left, top, side = x / scale.downsample, y / scale.downsample, scale.side / scale.downsample
         x0, y0 = math.floor(left + 1e-6), math.floor(top + 1e-6)
         width, height = math.ceil(left + side - 1e-6) - x0, math.ceil(top + side - 1e-6) - y0

@@ -14,10 +14,10 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from components.records.errors import BaglineError
 from components.tile_images import lanes
+from components.tile_images.attempts import Attempts
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.plan import SlideTask
-from components.tile_images.region import RegionTask, lose_region
-from components.tile_images.work import lose_slide, plan_or_record, tile_or_record
+from components.tile_images.region import RegionTask
 
 # `DirectRunner` may look for a Go runner on the network; the one that runs in this process is named by itself.
 LOCAL_RUNNERS = {"DirectRunner": "FnApiRunner", "FnApiRunner": "FnApiRunner"}
@@ -40,38 +40,33 @@ class WorkInLanes(beam.DoFn):
     def setup(self) -> None:
         """Takes the lanes that the Beam worker process shares."""
         self._pool = lanes.share_pool(self._workers, self._timeout)
+        self._attempts = Attempts(self._pool, self._parameters, self._out)
 
     def start_bundle(self) -> None:
         """Nothing is under way."""
-        self._pending: list[tuple[Any, Future[Any]]] = []
+        self._pending: list[Future[Any]] = []
 
     def process(self, element: Any) -> Iterator[Any]:
         """Begins an element, and waits for the oldest where too many are under way."""
-        self._pending.append((element, self.begin(element)))
+        self._pending.append(self.begin(element))
         if self._ahead and len(self._pending) > self._ahead:
-            yield from self._collect(*self._pending.pop(0))
+            yield from self._collect(self._pending.pop(0))
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Waits for what is under way."""
-        for element, future in self._pending:
-            for value in self._collect(element, future):
+        for future in self._pending:
+            for value in self._collect(future):
                 yield WindowedValue(value, GlobalWindow().max_timestamp(), [GlobalWindow()])
 
-    def _collect(self, element: Any, future: Future[Any]) -> Iterator[Any]:
+    def _collect(self, future: Future[Any]) -> Iterator[Any]:
         try:
             yield from self.tell(future.result())
-        except lanes.LaneLostError as error:
-            yield from self.tell(self.record_loss(element, f"the reader {error}"))
         except BaglineError as error:
             stopped_by.append(error)
             raise
 
     def begin(self, element: Any) -> Future[Any]:
         """Starts the work on an element."""
-        raise NotImplementedError
-
-    def record_loss(self, element: Any, reason: str) -> Any:
-        """Records that the element's process was lost."""
         raise NotImplementedError
 
     def tell(self, result: Any) -> Iterator[Any]:
@@ -84,11 +79,7 @@ class PlanSlides(WorkInLanes):
 
     def begin(self, element: SlideTask) -> Future[list[RegionTask]]:
         """Starts planning a slide."""
-        return self._pool.submit(plan_or_record, element, self._parameters, self._out)
-
-    def record_loss(self, element: SlideTask, reason: str) -> list[RegionTask]:
-        """Records a slide as failed."""
-        return lose_slide(element, self._parameters, self._out, reason)
+        return self._pool.submit(self._attempts.plan, element)
 
     def tell(self, result: list[RegionTask]) -> Iterator[RegionTask]:
         """The regions, one by one."""
@@ -101,11 +92,7 @@ class TileRegions(WorkInLanes):
 
     def begin(self, element: RegionTask) -> Future[tuple[int, int]]:
         """Starts tiling a region."""
-        return self._pool.submit(tile_or_record, element, self._parameters, self._out)
-
-    def record_loss(self, element: RegionTask, reason: str) -> tuple[int, int]:
-        """Records the region's tiles as lost."""
-        return 0, len(lose_region(element, self._out, reason).failed)
+        return self._pool.submit(self._attempts.tile, element)
 
     def tell(self, result: tuple[int, int]) -> Iterator[tuple[int, int]]:
         """Counts the tiles for the runner's own display."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.readers.open_slide import open_slide
+from components.readers.open_slide import choose_reader
 from components.readers.protocol import Picture
 from components.records import storage
 from components.records.errors import BaglineError, SlideError
@@ -26,9 +26,9 @@ from components.tile_images.parameters import TilingParameters
 from components.tile_images.scale import Scale, check_mpp, choose_scale, resolve_mpp
 from components.tile_images.tissue import find_tissue_and_pen
 
-PLAN_VERSION = "1"
+PLAN_VERSION = "2"
 THUMBNAIL_PX = 1024
-_MASK_PX, _MOST_MASK_PX = 2048, 4096
+_ENOUGH_MASK_PX, _MASK_PX, _MOST_MASK_PX = 1024, 2048, 4096
 _MOST_SKEW = 0.02
 
 
@@ -62,6 +62,7 @@ class SlidePlan:
         key: digest of all that decides the slide's records: its row, its content, the parameters.
         stamps: size and modification time of the image and the mask, by which an unchanged file is known again.
         status: `tiled`, `empty` or `failed`, so far; `reason` why it is not `tiled`.
+        verified: every stored block of the tiles' level was decoded for the low-resolution picture, none was damaged.
         tiles: how many are to be cut, in `regions` regions.
     """
 
@@ -76,6 +77,7 @@ class SlidePlan:
     mpp: float | None = None
     mpp_source: str = "unknown"
     scale: Scale | None = None
+    verified: bool = False
     tiles: int = 0
     regions: int = 0
     thumbnail: dict[str, Any] | None = None
@@ -127,10 +129,10 @@ def stamp_files(task: SlideTask) -> dict[str, list[int | str]]:
     return stamps
 
 
-def plan_key(task: SlideTask, digest: str, mask_digest: str, parameters: TilingParameters) -> str:
+def plan_key(task: SlideTask, digest: str, mask_digest: str, reader: str, parameters: TilingParameters) -> str:
     """Digest of all that decides a slide's records."""
     row = {name: value for name, value in asdict(task).items() if name not in ("image", "mask", "problem")}
-    decides = [PLAN_VERSION, row, digest, mask_digest, parameters.record_parameters()]
+    decides = [PLAN_VERSION, row, digest, mask_digest, reader, parameters.record_parameters()]
     return sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
@@ -151,7 +153,7 @@ def fail_plan(
     """The plan of a slide that can't be tiled."""
     facts = facts or SlideFacts()
     return SlidePlan(
-        key=plan_key(task, facts.digest, facts.mask_digest, parameters),
+        key=plan_key(task, facts.digest, facts.mask_digest, facts.reader, parameters),
         image_id=task.image_id,
         stamps=stamp_files(task),
         status="failed",
@@ -195,7 +197,8 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
         raise SlideError("there is no such file", mend="check image_path")
     with storage.local_copy(task.image) as image:
         facts.digest = info.digest or file_digest(image)
-        with contextlib.closing(open_slide(image)) as reader:
+        chosen, reader_reason = choose_reader(image, verify=False)
+        with contextlib.closing(chosen) as reader:
             facts.reader = reader.name
             facts.mpp, facts.mpp_source = resolve_mpp(task.mpp, reader.mpp, parameters)
             check_mpp(facts.mpp, facts.mpp_source, parameters)
@@ -203,20 +206,24 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
             downsample = choose_downsample(reader.width, reader.height, scale.side)
             picture = reader.read_low_resolution(downsample)
             unreadable = list(getattr(reader, "unreadable", ()))
+            decoded_level = getattr(reader, "decoded_level", -1)
     tissue, pen = find_tissue_and_pen(picture)
     mark_unreadable(tissue, unreadable, downsample)
     size = reader.width, reader.height
     tiles, details = choose_tiles(task, parameters, scale, size, tissue, pen, downsample)
+    if reader_reason:
+        details["reader_reason"] = reader_reason
     if task.mask:
         tiles["label"], facts.mask_digest = label_tiles(task, size, tiles, scale.side)
     reason = explain_empty(size, scale, details, bool(tissue.any()), parameters)
     plan = SlidePlan(
-        key=plan_key(task, facts.digest, facts.mask_digest, parameters),
+        key=plan_key(task, facts.digest, facts.mask_digest, facts.reader, parameters),
         image_id=task.image_id,
         stamps=stamps,
         status="empty" if reason else "tiled",
         reason=reason,
         scale=scale,
+        verified=decoded_level == scale.level and not unreadable,
         tiles=len(tiles),
         regions=grid.count_regions(len(tiles), parameters),
         thumbnail=save_thumbnail(out, task.image_id, picture, downsample, size),
@@ -294,9 +301,12 @@ def explain_empty(
 def choose_downsample(width: int, height: int, side: int) -> float:
     """Level-0 px a px of the low-resolution picture, a power of two.
 
-    Its longer side has at most 2048 px, unless a tile would then be less than 4 px; and 4096 px at the most.
+    Its longer side has at most 2048 px, unless a tile would then be less than 4 px; and 4096 px at the most. Where
+    1024 px still give a tile 32 px or more, they are enough: more detail than a tile's share of tissue needs.
     """
     longest = max(width, height)
+    if longest > _ENOUGH_MASK_PX and side * _ENOUGH_MASK_PX >= 32 * longest:
+        return float(2 ** math.ceil(math.log2(longest / _ENOUGH_MASK_PX)))
     wanted = min(math.ceil(math.log2(max(longest / _MASK_PX, 1))), max(int(math.log2(max(side / 4, 1))), 0))
     bound = math.ceil(math.log2(max(longest / _MOST_MASK_PX, 1)))
     return float(2 ** max(wanted, bound))

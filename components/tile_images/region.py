@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from components.records import storage
 from components.records.errors import SlideError
 from components.records.example import encode_example, encode_features
 from components.records.tfrecord import frame
-from components.tile_images import grid
+from components.tile_images import grid, lanes
 from components.tile_images.encode import TileEncoder
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.plan import SlidePlan, SlideTask, plan_folder
@@ -25,12 +25,17 @@ from components.tile_images.scale import Scale
 
 @dataclass(frozen=True)
 class RegionTask:
-    """A region as work; it carries its tiles (17 bytes each), never their pixels."""
+    """A region as work; it carries its tiles (13 bytes each), never their pixels.
+
+    Attributes:
+        verify: stored blocks have to be decoded before they are trusted; the plan has not done it.
+    """
 
     slide: SlideTask
     key: str
     digest: str
     reader: str
+    verify: bool
     scale: Scale
     index: int
     tiles: bytes
@@ -70,6 +75,7 @@ def make_regions(task: SlideTask, plan: SlidePlan, tiles: grid.Tiles, parameters
             plan.key,
             plan.digest,
             plan.reader,
+            not plan.verified,
             plan.scale,
             index,
             grid.cut_region(tiles, index, parameters).tobytes(),
@@ -117,8 +123,8 @@ def lose_region(task: RegionTask, out: str, reason: str, seconds: float = 0.0) -
     return result
 
 
-def tile_region(task: RegionTask, parameters: TilingParameters, out: str) -> RegionResult:
-    """Reads, encodes and writes the tiles of a region; the part appears whole, then its result.
+def tile_region(task: RegionTask, parameters: TilingParameters, out: str, lost: Mapping[int, str]) -> RegionResult:
+    """Reads, encodes and writes the tiles of a region but the `lost` ones; the part appears whole, then its result.
 
     Raises:
         SlideError: the slide can't be opened at all. A tile that can't be read is counted in the result instead.
@@ -127,9 +133,9 @@ def tile_region(task: RegionTask, parameters: TilingParameters, out: str) -> Reg
     part = part_path(task.slide.split, task.slide.image_id, task.index)
     target = storage.join(out, *part.split("/"))
     with storage.local_copy(task.slide.image) as image:
-        reader = open_slide(image, task.reader)
+        reader = open_slide(image, task.reader, verify=task.verify)
         try:
-            records = _RegionRecords(task, parameters, reader)
+            records = _RegionRecords(task, parameters, reader, lost)
             first = next(records, None)
             if first is None:
                 return lose_result(task, out, records.failed, time.perf_counter() - start)
@@ -171,16 +177,23 @@ def lose_result(task: RegionTask, out: str, failed: list[list[Any]], seconds: fl
 class _RegionRecords(Iterator[bytes]):
     """Serialised Examples of a region's tiles that can be read; the others are in `failed`."""
 
-    def __init__(self, task: RegionTask, parameters: TilingParameters, reader: SlideReader) -> None:
+    def __init__(
+        self, task: RegionTask, parameters: TilingParameters, reader: SlideReader, lost: Mapping[int, str]
+    ) -> None:
         self.failed: list[list[Any]] = []
         self.lossless = 0
         self._encoder = TileEncoder(reader, task.scale, parameters)
         self._constants = encode_constants(task, parameters)
-        self._tiles = iter(task.positions())
+        self._lost = lost
+        # Plain numbers: a record of a NumPy array costs more to look at than a tile to write.
+        self._tiles = iter(enumerate(task.positions().tolist()))
 
     def __next__(self) -> bytes:
-        for tile in self._tiles:
-            x, y = int(tile["x"]), int(tile["y"])
+        for number, (x, y, tissue, label) in self._tiles:
+            if number in self._lost:
+                self.failed.append([x, y, self._lost[number]])
+                continue
+            lanes.mark(number)
             try:
                 encoded = self._encoder.encode(x, y)
             except SlideError as error:
@@ -192,12 +205,13 @@ class _RegionRecords(Iterator[bytes]):
                 "image/format": encoded.format,
                 "tile/x": x,
                 "tile/y": y,
-                "tile/tissue": float(tile["tissue"]),
+                "tile/tissue": tissue,
                 "tile/lossless": encoded.lossless,
             }
-            if tile["label"] != grid.NO_LABEL:
-                changing["tile/label"] = int(tile["label"])
+            if label != grid.NO_LABEL:
+                changing["tile/label"] = label
             return encode_example(self._constants, encode_features(changing))
+        lanes.mark(lanes.NOWHERE)
         raise StopIteration
 
 

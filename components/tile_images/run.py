@@ -15,6 +15,8 @@ from components.records.ledger import read_ledger
 from components.records.manifest import Manifest, read_manifest, resolve_images
 from components.tile_images import lanes
 from components.tile_images.finalise import COMMIT_FILES, check_losses, finalise
+from components.tile_images.hold import hold_out
+from components.tile_images.local import run_in_lanes
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.plan import SlideTask, load_plan, plan_folder
 from components.tile_images.progress import Progress, ProgressMonitor, log_progress
@@ -48,10 +50,12 @@ def run_tiling(
         images_root: what `image_path` and `mask_path` are relative to; on disk or `gs://`.
         out: where to write; what an earlier run of the same parameters finished there is kept.
         parameters: of the run.
-        runner: `DirectRunner`, in this process, or the name of any Beam runner.
+        runner: `DirectRunner` hands the work to child processes without Beam, which takes longer to import than a
+            slide to tile, unless there are Beam options; any other name is a Beam runner's (`FnApiRunner` is Beam's
+            own in this process), and runs the same work as a Beam pipeline.
         workers: child processes that read slides, of each Beam worker process.
         beam_options: further Beam flags, as `--name=value`.
-        timeout: seconds after which the planning of a slide, or a region, is given up.
+        timeout: seconds after which the planning of a slide, or a tile (300 at most), is given up.
         tell: called every `tell_every` seconds with the progress (local runners, `out` on disk).
         tell_every: seconds.
 
@@ -59,7 +63,7 @@ def run_tiling(
         The summary, as in `summary.json`.
 
     Raises:
-        InputError: the manifest, a parameter or a folder is wrong.
+        InputError: the manifest, a parameter or a folder is wrong, or another run tiles into `out`.
         WorkError: more slides were lost than `max_failed_share`, after everything was written; or no space is left.
     """
     parameters = parameters or TilingParameters()
@@ -72,22 +76,27 @@ def run_tiling(
     if local:
         lanes.share_pool(workers, timeout)
     try:
-        prepare_out(out, tasks, parameters)
-        from components.tile_images.pipeline import run_pipeline
+        check_out(out)
+        with hold_out(out):
+            prepare_out(out, tasks, parameters)
+            watched = local and not storage.is_remote(out)
+            image_ids = [task.image_id for task in tasks]
+            with ProgressMonitor(out, image_ids, tell, tell_every) if watched else contextlib.nullcontext():
+                if runner == "DirectRunner" and not beam_options:
+                    run_in_lanes(tasks, parameters, out, lanes.share_pool(workers, timeout), workers)
+                else:
+                    from components.tile_images.pipeline import run_pipeline
 
-        watched = local and not storage.is_remote(out)
-        image_ids = [task.image_id for task in tasks]
-        with ProgressMonitor(out, image_ids, tell, tell_every) if watched else contextlib.nullcontext():
-            run_pipeline(
-                tasks,
-                parameters,
-                out,
-                runner=runner,
-                workers=workers,
-                beam_options=beam_options,
-                timeout=timeout,
-            )
-        summary = finalise(manifest, tasks, parameters, out)
+                    run_pipeline(
+                        tasks,
+                        parameters,
+                        out,
+                        runner=runner,
+                        workers=workers,
+                        beam_options=beam_options,
+                        timeout=timeout,
+                    )
+            summary = finalise(manifest, tasks, parameters, out)
     finally:
         lanes.close_pools()
     check_losses(summary, read_ledger(storage.join(out, "ledger.jsonl")), parameters)
@@ -137,22 +146,24 @@ def _relative(path: str, root: str) -> str:
     return PurePosixPath(os.path.relpath(path, root)).as_posix()
 
 
-def prepare_out(out: str, tasks: Sequence[SlideTask], parameters: TilingParameters) -> None:
-    """Takes up what an earlier run left: plans that still hold stay, the others go.
-
-    The dataset's own files go too, so that a run that is broken off leaves nothing that looks finished.
-
-    Raises:
-        InputError: `out` holds records that no tiling run with results of its own has written, or is a file.
-    """
+def check_out(out: str) -> None:
+    """Raises InputError where `out` holds records that no tiling run with results of its own wrote, or is a file."""
     if storage.is_remote(out):
         return
     if os.path.exists(out) and not os.path.isdir(out):
         raise InputError("is a file, not a folder", where=out, mend="choose another --out")
     if not os.path.isdir(storage.join(out, ".tiling")) and any(_records(out)):
         raise InputError("holds records of another origin", where=out, mend="choose another --out, or remove them")
+
+
+def prepare_out(out: str, tasks: Sequence[SlideTask], parameters: TilingParameters) -> None:
+    """Takes up what an earlier run left: plans that still hold stay, the others go.
+
+    The dataset's own files go too, so that a run that is broken off leaves nothing that looks finished.
+    """
+    if storage.is_remote(out):
+        return
     with storage.translate_os_errors(out):
-        os.makedirs(storage.join(out, ".tiling"), exist_ok=True)
         for name in COMMIT_FILES:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(storage.join(out, name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from components.records.errors import BaglineError, SlideError
 from components.tile_images.parameters import TilingParameters
@@ -42,7 +43,7 @@ def find_plan(task: SlideTask, parameters: TilingParameters, out: str) -> SlideP
     plan = load_plan(out, task.image_id)
     if plan is None or plan.status == "failed" or task.problem:
         return None
-    if plan.key != plan_key(task, plan.digest, plan.mask_digest, parameters) or plan.stamps != stamp_files(task):
+    if plan.key != plan_key(task, plan.digest, plan.mask_digest, plan.reader, parameters) or plan.stamps != stamp_files(task):
         return None
     return plan
 
@@ -54,14 +55,22 @@ def lose_slide(task: SlideTask, parameters: TilingParameters, out: str, reason: 
     return []
 
 
-def tile_or_record(task: RegionTask, parameters: TilingParameters, out: str) -> tuple[int, int]:
+def tile_or_record(
+    task: RegionTask, parameters: TilingParameters, out: str, lost: Mapping[int, str] | None = None
+) -> tuple[int, int]:
     """Tiles a region; how many tiles were written, and how many lost.
+
+    Args:
+        task: the region.
+        parameters: of the run.
+        out: where to write.
+        lost: tiles that are not tried, by their number in the region, and why.
 
     Raises:
         BaglineError: the output can't be written; everything else is recorded in the region's result.
     """
     try:
-        result = tile_region(task, parameters, out)
+        result = tile_region(task, parameters, out, lost or {})
     except SlideError as error:
         result = lose_region(task, out, str(error))
     except BaglineError:

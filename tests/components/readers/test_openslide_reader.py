@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from components.readers.open_slide import open_slide
-from components.readers.openslide_reader import flatten, parse_mpp
+from components.readers.openslide_reader import OpenSlideReader, flatten, parse_mpp
 from components.records.errors import SlideError
 
 SLIDES = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -81,7 +81,7 @@ def test_after_a_failed_read_the_next_one_works(tmp_path):
     content = bytearray(path.read_bytes())
     content[offset : offset + length] = b"\xff" * length
     path.write_bytes(content)
-    reader = open_slide(str(path))
+    reader = OpenSlideReader(str(path))
     whole = reader.read_region(0, 0, 0, 256, 256)
     with pytest.raises(SlideError, match="OpenSlide can't read it"):
         reader.read_region(256, 256, 0, 256, 256)
@@ -135,4 +135,4 @@ def test_icc_profile_and_levels_of_a_real_file():
     with pytest.raises(SlideError):
         open_slide(str(SLIDES / "slides_bad" / "unreadable.svs")).read_low_resolution(1)
     with pytest.raises(SlideError, match="no slide that OpenSlide knows"):
-        open_slide(str(SLIDES / "slides_bad" / "large_image_grey10kx5k_striped.tif"))
+        OpenSlideReader(str(SLIDES / "slides_bad" / "large_image_grey10kx5k_striped.tif"))
