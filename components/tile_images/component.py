@@ -14,8 +14,10 @@ def tile_images(
     mpp: float = 0.5,
     level: int = 0,
     stride: int = 0,
-    min_tissue: float = 0.02,
+    min_tissue: float = 0.003,
     max_pen: float = 0.02,
+    max_fold: float = 1.0,
+    min_sharpness: float = 0.0,
     max_tiles_per_slide: int = 0,
     tile_sampling: str = "even",
     default_mpp: float = 0.0,
@@ -27,6 +29,7 @@ def tile_images(
     seed: int = 0,
     part_bytes: int = 268435456,
     region_tiles: int = 512,
+    qc: bool = True,
     runner: str = "DirectRunner",
     workers: int = 1,
     beam_options: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
@@ -50,6 +53,8 @@ def tile_images(
             "stride": stride,
             "min_tissue": min_tissue,
             "max_pen": max_pen,
+            "max_fold": max_fold,
+            "min_sharpness": min_sharpness,
             "max_tiles_per_slide": max_tiles_per_slide,
             "tile_sampling": tile_sampling,
             "default_mpp": default_mpp,
@@ -61,6 +66,7 @@ def tile_images(
             "seed": seed,
             "part_bytes": part_bytes,
             "region_tiles": region_tiles,
+            "qc": qc,
         },
     )
     for name, value in totals.items():

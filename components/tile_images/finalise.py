@@ -16,8 +16,10 @@ from components.records.ledger import STATUSES, LedgerEntry, write_ledger
 from components.records.manifest import Manifest
 from components.records.provenance import code_version
 from components.records.schema import SPLITS, DatasetSchema
+from components.tile_images.contact_sheet import write_contact_sheet
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.plan import SlidePlan, SlideTask, fail_plan, load_plan, load_tiles
+from components.tile_images.qc_sheet import FOLDER, sheet_path
 from components.tile_images.region import RegionResult, load_result, make_regions
 
 COMMIT_FILES = ("schema.json", "parts.json", "summary.json", "ledger.jsonl", "failed_tiles.jsonl", "thumbnails.json")
@@ -33,6 +35,7 @@ class Outcome:
     thumbnails: dict[str, Thumbnail] = field(default_factory=dict)
     lossless: int = 0
     planned: int = 0
+    blurred: int = 0
 
 
 def finalise(manifest: Manifest, tasks: Sequence[SlideTask], parameters: TilingParameters, out: str) -> dict[str, Any]:
@@ -55,9 +58,10 @@ def finalise(manifest: Manifest, tasks: Sequence[SlideTask], parameters: TilingP
     storage.write_json_lines(storage.join(out, "failed_tiles.jsonl"), outcome.failed_tiles)
     storage.write_json(storage.join(out, "summary.json"), summary)
     write_thumbnails(out, outcome.thumbnails)
+    pages = write_contact_sheet(out, outcome.entries) if parameters.qc else []
     if manifest.path != storage.join(out, "split.csv"):
         storage.write_bytes(storage.join(out, "split.csv"), storage.read_bytes(manifest.path))
-    remove_stale(out, outcome)
+    remove_stale(out, outcome, pages)
     DatasetSchema(
         labels=manifest.labels,
         tile_px=parameters.tile_px,
@@ -74,7 +78,9 @@ def add_slide(outcome: Outcome, task: SlideTask, parameters: TilingParameters, o
     results = load_results(task, plan, parameters, out)
     tiles = sum(result.tiles for result in results)
     failed = [lost for result in results for lost in result.failed]
-    status, reason = judge_slide(plan, tiles, failed)
+    blurred = sum(result.blurred for result in results)
+    status, reason = judge_slide(plan, tiles, failed, blurred)
+    outcome.blurred += blurred
     outcome.planned += plan.tiles
     outcome.lossless += sum(result.lossless for result in results)
     outcome.failed_tiles += [{"image_id": task.image_id, "x": x, "y": y, "reason": why} for x, y, why in failed]
@@ -98,16 +104,19 @@ def add_slide(outcome: Outcome, task: SlideTask, parameters: TilingParameters, o
             reader=plan.reader,
             mpp=plan.mpp,
             mpp_source=plan.mpp_source,
-            details=count_bytes(plan, results),
+            details=count_details(plan, results),
         )
     )
 
 
-def count_bytes(plan: SlidePlan, results: list[RegionResult]) -> dict[str, Any]:
-    """The plan's details; `bytes_read` of a slide in object storage with what its regions fetched."""
-    if "bytes_read" not in plan.details:
-        return plan.details
-    return {**plan.details, "bytes_read": plan.details["bytes_read"] + sum(result.bytes_read for result in results)}
+def count_details(plan: SlidePlan, results: list[RegionResult]) -> dict[str, Any]:
+    """The plan's details, with what only its regions know: tiles left out as blurred, bytes fetched from a bucket."""
+    if not plan.details:
+        return {}
+    details = {**plan.details, "tiles_blurred": sum(result.blurred for result in results)}
+    if "bytes_read" in details:
+        details["bytes_read"] += sum(result.bytes_read for result in results)
+    return details
 
 
 def load_results(task: SlideTask, plan: SlidePlan, parameters: TilingParameters, out: str) -> list[RegionResult]:
@@ -125,8 +134,10 @@ def load_results(task: SlideTask, plan: SlidePlan, parameters: TilingParameters,
     return results
 
 
-def judge_slide(plan: SlidePlan, tiles: int, failed: list[list[Any]]) -> tuple[str, str]:
+def judge_slide(plan: SlidePlan, tiles: int, failed: list[list[Any]], blurred: int = 0) -> tuple[str, str]:
     """A slide's status and its reason."""
+    if not failed and not tiles and blurred:
+        return "empty", f"every tile with tissue ({blurred}) is less sharp than min_sharpness"
     if not failed:
         return plan.status, plan.reason
     x, y, why = failed[0]
@@ -151,6 +162,7 @@ def summarise(outcome: Outcome, tasks: Sequence[SlideTask], manifest: Manifest) 
         "tiles": sum(entry.tiles for entry in entries),
         "tiles_failed": sum(entry.tiles_failed for entry in entries),
         "tiles_planned": outcome.planned,
+        "tiles_blurred": outcome.blurred,
         "tiles_lossless": outcome.lossless,
         "parts": len(parts),
         "bytes": sum(part.bytes for part in parts),
@@ -175,7 +187,10 @@ def check_totals(summary: dict[str, Any], outcome: Outcome, manifest: Manifest) 
         "slides and manifest rows": (summary["slides"], len(manifest.rows)),
         "slides and their statuses": (summary["slides"], sum(summary["slides_by_status"].values())),
         "tiles of ledger and parts": (summary["tiles"], sum(part.tiles for part in outcome.parts)),
-        "tiles planned and accounted for": (summary["tiles_planned"], summary["tiles"] + summary["tiles_failed"]),
+        "tiles planned and accounted for": (
+            summary["tiles_planned"],
+            summary["tiles"] + summary["tiles_failed"] + summary["tiles_blurred"],
+        ),
         "tiles lost and listed": (summary["tiles_failed"], len(outcome.failed_tiles)),
         "tiles and those of the splits": (summary["tiles"], sum(s["tiles"] for s in summary["splits"].values())),
     }
@@ -184,10 +199,12 @@ def check_totals(summary: dict[str, Any], outcome: Outcome, manifest: Manifest) 
         raise WorkError(f"totals differ: {name_first(wrong)}", where="tiling", mend="run the step again")
 
 
-def remove_stale(out: str, outcome: Outcome) -> None:
-    """Removes parts, thumbnails and temporary files that this run has no use for."""
+def remove_stale(out: str, outcome: Outcome, pages: Sequence[str] = ()) -> None:
+    """Removes parts, thumbnails, QC sheets and temporary files that this run has no use for."""
     wanted = {part.path for part in outcome.parts} | {thumbnail.path for thumbnail in outcome.thumbnails.values()}
-    for folder in ("records", "thumbnails"):
+    if pages:
+        wanted |= {*pages, *(sheet_path(image_id) for image_id in outcome.thumbnails)}
+    for folder in ("records", "thumbnails", FOLDER):
         root = storage.join(out, folder)
         if not storage.is_remote(root) and not os.path.isdir(root):
             continue
@@ -197,9 +214,9 @@ def remove_stale(out: str, outcome: Outcome) -> None:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a file below records/ or thumbnails/ is of a kind that tiling writes."""
+    """Whether a file below records/, thumbnails/ or qc/ is of a kind that tiling writes."""
     path = PurePosixPath(name)
-    return path.suffix in (".tfrecord", ".jpg") or (path.name.startswith(".") and path.suffix == ".tmp")
+    return path.suffix in (".tfrecord", ".jpg", ".html") or (path.name.startswith(".") and path.suffix == ".tmp")
 
 
 def check_losses(summary: dict[str, Any], entries: Sequence[LedgerEntry], parameters: TilingParameters) -> None:

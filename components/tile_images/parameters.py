@@ -24,6 +24,9 @@ class TilingParameters:
         stride: px of the encoded scale between tile corners; 0 is `tile_px`, no overlap.
         min_tissue: share of a tile, 0–1, that the tissue mask must cover.
         max_pen: share of a tile, 0–1, that may be pen; 1 keeps every tile that has tissue.
+        max_fold: share of a tile, 0–1, that may lie in a fold; 1 leaves folds alone.
+        min_sharpness: 0–1, see `sharpness.score_sharpness`; tiles below it are left out, for which every tile has to
+            be decoded; 0 leaves blur alone. Tissue in focus has 0.07 and more, blurred over 2 px less: begin with 0.03.
         max_tiles_per_slide: 0 keeps all, else a sample of that many is kept, see `tile_sampling`.
         tile_sampling: `even`, spread over the slide in reading order; `random`, seeded per slide.
         default_mpp: µm/px at level 0 of slides of which neither manifest nor file says it; 0 leaves it unknown.
@@ -35,14 +38,17 @@ class TilingParameters:
         seed: of the random sample.
         part_bytes: no TFRecord part is larger, whatever the pixels.
         region_tiles: most tiles of a region, which is one work item and one part.
+        qc: draws a QC sheet of each slide as it is planned, and the contact sheet of all.
     """
 
     tile_px: int = 256
     mpp: float = 0.5
     level: int = 0
     stride: int = 0
-    min_tissue: float = 0.02
+    min_tissue: float = 0.003
     max_pen: float = 0.02
+    max_fold: float = 1.0
+    min_sharpness: float = 0.0
     max_tiles_per_slide: int = 0
     tile_sampling: str = "even"
     default_mpp: float = 0.0
@@ -54,6 +60,7 @@ class TilingParameters:
     seed: int = 0
     part_bytes: int = 256 << 20
     region_tiles: int = 512
+    qc: bool = True
 
     def __post_init__(self) -> None:
         _check(self.tile_px, 16, 8192, "tile_px")
@@ -62,6 +69,8 @@ class TilingParameters:
         _check(self.stride, 0, 1 << 20, "stride")
         _check(self.min_tissue, 0, 1, "min_tissue")
         _check(self.max_pen, 0, 1, "max_pen")
+        _check(self.max_fold, 0, 1, "max_fold")
+        _check(self.min_sharpness, 0, 1, "min_sharpness")
         _check(self.max_tiles_per_slide, 0, 1 << 40, "max_tiles_per_slide")
         _check(self.default_mpp, 0, 1000, "default_mpp")
         _check(self.mpp_tolerance, 0, 0.5, "mpp_tolerance")
@@ -91,6 +100,7 @@ class TilingParameters:
         """The parameters that change a record or where it lies."""
         values = asdict(self)
         values.pop("max_failed_share")
+        values.pop("qc")
         return values
 
 

@@ -21,11 +21,13 @@ from components.records import storage
 from components.records.errors import BaglineError, SlideError
 from components.records.provenance import file_digest
 from components.tile_images import grid
+from components.tile_images.morphology import Mask
 from components.tile_images.parameters import TilingParameters
+from components.tile_images.qc_sheet import save_sheet
 from components.tile_images.scale import Scale, check_mpp, choose_scale, resolve_mpp
-from components.tile_images.tissue import Mask, find_tissue_and_pen
+from components.tile_images.tissue import Findings, examine_picture
 
-PLAN_VERSION = "2"
+PLAN_VERSION = "3"
 THUMBNAIL_PX = 1024
 _ENOUGH_MASK_PX, _MASK_PX, _MOST_MASK_PX = 1024, 2048, 4096
 _MOST_SKEW = 0.02
@@ -39,6 +41,7 @@ class SlideTask:
         image, mask: paths or URIs; `mask` is empty where the row has none.
         path: of the image, relative to the images root.
         problem: why there is no image to open, else empty.
+        tissue_method, tissue_threshold: as `tissue.examine_picture` takes them.
     """
 
     image_id: str
@@ -51,6 +54,8 @@ class SlideTask:
     image: str
     mask: str
     problem: str = ""
+    tissue_method: str = "auto"
+    tissue_threshold: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -206,17 +211,19 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
         picture = reader.read_low_resolution(downsample)
         unreadable = list(getattr(reader, "unreadable", ()))
         decoded_level = getattr(reader, "decoded_level", -1)
-    tissue, pen = find_tissue_and_pen(picture)
-    mark_unreadable(tissue, unreadable, downsample)
+    found = examine_picture(picture, task.tissue_method, task.tissue_threshold, folds=parameters.max_fold < 1)
+    mark_unreadable(found.tissue, unreadable, downsample)
     size = reader.width, reader.height
-    tiles, details = choose_tiles(task, parameters, scale, size, tissue, pen, downsample)
+    tiles, details = choose_tiles(task, parameters, scale, size, found, downsample)
     if reader_reason:
         details["reader_reason"] = reader_reason
     if hasattr(reader, "bytes_read"):
         details |= {"bytes_read": reader.bytes_read, "glass_unread": getattr(reader, "glass_unread", 0)}
     if task.mask:
         tiles["label"], facts.mask_digest = label_tiles(task, size, tiles, scale.side)
-    reason = explain_empty(size, scale, details, bool(tissue.any()), parameters)
+    if parameters.qc:
+        save_sheet(out, task.image_id, picture, found, tiles, downsample, scale.side)
+    reason = explain_empty(size, scale, details, bool(found.tissue.any()), parameters)
     plan = SlidePlan(
         key=plan_key(task, facts.digest, facts.mask_digest, facts.reader, parameters),
         image_id=task.image_id,
@@ -246,19 +253,21 @@ def choose_tiles(
     parameters: TilingParameters,
     scale: Scale,
     size: tuple[int, int],
-    tissue: Mask,
-    pen: Mask,
+    found: Findings,
     downsample: float,
 ) -> tuple[grid.Tiles, dict[str, Any]]:
     """The tiles of a slide that are to be cut, and the counts that tell where the others went."""
     tiles = grid.lay_grid(*size, scale, parameters)
     whole = len(tiles)
-    tiles["tissue"] = grid.measure_share(tissue, downsample, tiles, scale.side)
+    tiles["tissue"] = grid.measure_share(found.tissue, downsample, tiles, scale.side)
     tiles = tiles[(tiles["tissue"] > 0) & (tiles["tissue"] >= np.float32(parameters.min_tissue))]
     with_tissue = len(tiles)
-    if pen.any():
-        tiles = tiles[grid.measure_share(pen, downsample, tiles, scale.side) <= parameters.max_pen]
+    if found.pen.any():
+        tiles = tiles[grid.measure_share(found.pen, downsample, tiles, scale.side) <= parameters.max_pen]
     without_pen = len(tiles)
+    if found.fold.any():
+        tiles = tiles[grid.measure_share(found.fold, downsample, tiles, scale.side) <= parameters.max_fold]
+    without_folds = len(tiles)
     tiles = grid.sample_tiles(tiles, parameters, task.image_id)
     details = {
         "width": size[0],
@@ -266,11 +275,12 @@ def choose_tiles(
         "level": scale.level,
         "tile_mpp": scale.mpp,
         "resampled": not scale.native,
-        "tissue_share": round(float(tissue.mean()), 6),
+        "tissue_share": round(float(found.tissue.mean()), 6),
         "tiles_grid": whole,
         "tiles_without_tissue": whole - with_tissue,
         "tiles_on_pen": with_tissue - without_pen,
-        "tiles_not_sampled": without_pen - len(tiles),
+        "tiles_folded": without_pen - without_folds,
+        "tiles_not_sampled": without_folds - len(tiles),
     }
     return tiles, details
 
@@ -292,10 +302,15 @@ def explain_empty(
     """Why a slide has no tile, or nothing where it has."""
     if not details["tiles_grid"]:
         return f"{size[0]} × {size[1]} px is smaller than one tile of {scale.side} px"
-    if details["tiles_without_tissue"] + details["tiles_on_pen"] < details["tiles_grid"]:
+    pen, folded = details["tiles_on_pen"], details["tiles_folded"]
+    if details["tiles_without_tissue"] + pen + folded < details["tiles_grid"]:
         return ""
-    if details["tiles_on_pen"]:
-        return "every tile with tissue is on a pen stroke"
+    if pen and folded:
+        return f"every tile with tissue is on a pen stroke ({pen}) or in a fold ({folded})"
+    if pen:
+        return f"every tile with tissue ({pen}) is on a pen stroke"
+    if folded:
+        return f"every tile with tissue ({folded}) is in a fold"
     return f"no tile holds {parameters.min_tissue:g} of tissue" if tissue else "no tissue"
 
 

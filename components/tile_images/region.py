@@ -22,6 +22,7 @@ from components.tile_images.encode import TileEncoder
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.plan import SlidePlan, SlideTask, plan_folder
 from components.tile_images.scale import Scale
+from components.tile_images.sharpness import measure_sharpness
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class RegionResult:
 
     Attributes:
         part: of the TFRecord file, relative to OUT; empty where no tile could be made.
+        blurred: tiles left out for want of sharpness.
         failed: x, y and reason of each lost tile.
         bytes_read: fetched from object storage.
     """
@@ -64,6 +66,7 @@ class RegionResult:
     sha256: str
     seconds: float
     lossless: int = 0
+    blurred: int = 0
     failed: list[list[Any]] = field(default_factory=list)
     bytes_read: int = 0
 
@@ -143,7 +146,7 @@ def tile_region(task: RegionTask, parameters: TilingParameters, out: str, lost: 
         records = _RegionRecords(task, parameters, reader, lost)
         first = next(records, None)
         if first is None:
-            return lose_result(task, out, records.failed, time.perf_counter() - start)
+            return lose_result(task, out, records, time.perf_counter() - start)
         digest = hashlib.sha256()
         written = count = 0
         with storage.open_atomic(target) as stream:
@@ -164,6 +167,7 @@ def tile_region(task: RegionTask, parameters: TilingParameters, out: str, lost: 
         digest.hexdigest(),
         round(time.perf_counter() - start, 3),
         records.lossless,
+        records.blurred,
         records.failed,
         getattr(reader, "bytes_read", 0),
     )
@@ -171,9 +175,11 @@ def tile_region(task: RegionTask, parameters: TilingParameters, out: str, lost: 
     return result
 
 
-def lose_result(task: RegionTask, out: str, failed: list[list[Any]], seconds: float) -> RegionResult:
-    """Stores the result of a region that was opened but of which no tile could be read."""
-    result = RegionResult(task.key, task.index, "", 0, 0, "", round(seconds, 3), failed=failed)
+def lose_result(task: RegionTask, out: str, records: _RegionRecords, seconds: float) -> RegionResult:
+    """Stores the result of a region that was opened but of which no tile could be read, or none was sharp."""
+    result = RegionResult(
+        task.key, task.index, "", 0, 0, "", round(seconds, 3), blurred=records.blurred, failed=records.failed
+    )
     save_result(out, task.slide.image_id, result)
     return result
 
@@ -185,7 +191,8 @@ class _RegionRecords(Iterator[bytes]):
         self, task: RegionTask, parameters: TilingParameters, reader: SlideReader, lost: Mapping[int, str]
     ) -> None:
         self.failed: list[list[Any]] = []
-        self.lossless = 0
+        self.lossless = self.blurred = 0
+        self._min_sharpness = parameters.min_sharpness
         self._encoder = TileEncoder(reader, task.scale, parameters)
         self._constants = encode_constants(task, parameters)
         self._lost = lost
@@ -202,6 +209,9 @@ class _RegionRecords(Iterator[bytes]):
                 encoded = self._encoder.encode(x, y)
             except SlideError as error:
                 self.failed.append([x, y, str(error)])
+                continue
+            if self._min_sharpness and measure_sharpness(encoded.content) < self._min_sharpness:
+                self.blurred += 1
                 continue
             self.lossless += encoded.lossless
             changing: dict[str, int | float | bytes | str] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
@@ -12,7 +13,7 @@ from typing import Any
 from components.records import storage
 from components.records.errors import InputError, name_first
 from components.records.ledger import read_ledger
-from components.records.manifest import Manifest, read_manifest, resolve_images
+from components.records.manifest import Manifest, Row, read_manifest, resolve_images
 from components.tile_images import lanes
 from components.tile_images.finalise import COMMIT_FILES, check_losses, finalise
 from components.tile_images.hold import hold_out
@@ -20,6 +21,7 @@ from components.tile_images.local import run_in_lanes
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.plan import SlideTask, load_plan, plan_folder
 from components.tile_images.progress import Progress, ProgressMonitor, log_progress
+from components.tile_images.tissue import METHODS
 from components.tile_images.work import find_plan
 
 logger = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ def run_tiling(
         raise InputError(f"{workers} is out of range", where="workers", mend="give at least 1")
     manifest = read_manifest(manifest_path)
     check_splits(manifest)
+    check_tissue_options(manifest)
     tasks = list_tasks(manifest, images_root)
     local = runner in ("DirectRunner", "FnApiRunner")
     if local:
@@ -134,10 +137,43 @@ def list_tasks(manifest: Manifest, images_root: str) -> list[SlideTask]:
                 path=path or row.image_path,
                 image="" if info is None else info.path,
                 mask=storage.join(images_root, *PurePosixPath(row.mask_path).parts) if row.mask_path else "",
+                **read_tissue_options(row),
                 problem="" if info is not None else reasons.get(row.image_id, "no image file"),
             )
         )
     return tasks
+
+
+def check_tissue_options(manifest: Manifest) -> None:
+    """Raises InputError that names the lines whose `tissue_method` or `tissue_threshold` can't be used."""
+    wrong = []
+    for row in manifest.rows:
+        try:
+            options = read_tissue_options(row)
+        except ValueError:
+            wrong.append(f"line {row.line}: tissue_threshold {row.extra['tissue_threshold']!r} is no number from 0 on")
+            continue
+        if options["tissue_method"] not in METHODS:
+            wrong.append(f"line {row.line}: tissue_method {options['tissue_method']!r} is unknown")
+        elif options["tissue_method"] == "fixed" and not options["tissue_threshold"]:
+            wrong.append(f"line {row.line}: tissue_method 'fixed' needs a tissue_threshold")
+    if wrong:
+        mend = f"tissue_method is empty or {', '.join(METHODS)}; tissue_threshold is an optical density such as 0.1"
+        raise InputError(name_first(wrong), where=manifest.path, mend=mend)
+
+
+def read_tissue_options(row: Row) -> dict[str, Any]:
+    """How a row wants its tissue found: its cells `tissue_method` and `tissue_threshold`, which alone means `fixed`.
+
+    Raises:
+        ValueError: the threshold is no number from 0 on.
+    """
+    text = row.extra.get("tissue_threshold", "").strip()
+    threshold = float(text) if text else 0.0
+    if not 0 <= threshold < math.inf:
+        raise ValueError(text)
+    method = row.extra.get("tissue_method", "").strip() or ("fixed" if threshold else "auto")
+    return {"tissue_method": method, "tissue_threshold": threshold}
 
 
 def _relative(path: str, root: str) -> str:

@@ -1,11 +1,19 @@
 """The tissue mask on drawn slides."""
 
+import time
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from components.tile_images.tissue import find_border, is_dark_field, tissue_mask
+from components.tile_images.tissue import (
+    examine_picture,
+    find_border,
+    find_tissue_and_pen,
+    is_dark_field,
+    tissue_mask,
+)
 
 H_AND_E = np.array([205, 130, 180])
 
@@ -132,3 +140,75 @@ def test_the_same_picture_gives_the_same_mask():
     before = picture.copy()
     assert (tissue_mask(picture) == tissue_mask(picture)).all()
     assert (picture == before).all()
+
+
+@pytest.mark.parametrize("ink", [(250, 220, 20), (150, 25, 150), (0, 110, 190)])
+def test_rarer_inks_are_no_tissue(ink):
+    picture = draw_glass()
+    truth = draw_tissue(picture, (120, 150, 240, 330))
+    picture[20:40, 20:380] = ink
+    agree(tissue_mask(picture), truth)
+
+
+@pytest.mark.parametrize("colour", [(165, 35, 65), (190, 70, 90), (95, 60, 120), (60, 55, 125), (105, 70, 45)])
+def test_smooth_dense_tissue_is_no_pen(colour):
+    picture = draw_glass(size=(600, 800))
+    truth = draw_tissue(picture, (200, 200, 500, 600), colour=colour, contrast=5)
+    tissue, pen = find_tissue_and_pen(picture)
+    assert not pen.any()
+    agree(tissue, truth)
+
+
+def test_pen_is_found_on_large_pictures_too():
+    picture = draw_glass(size=(1200, 2100))
+    picture[100:135, :700] = (40, 60, 190)
+    tissue, pen = find_tissue_and_pen(picture)
+    assert not tissue.any()
+    assert pen[100:135, :695].all()
+    assert pen.mean() < 0.02
+
+
+def test_methods_and_thresholds():
+    picture = draw_glass()
+    faint = draw_tissue(picture, (20, 20, 100, 120), colour=(225, 200, 222), contrast=4)
+    dense = draw_tissue(picture, (150, 150, 250, 300), contrast=4)
+    agree(tissue_mask(picture), faint | dense)
+    agree(examine_picture(picture, "otsu").tissue, dense)
+    agree(examine_picture(picture, "fixed", 0.3).tissue, dense)
+    agree(examine_picture(picture, "fixed", 0.1).tissue, faint | dense)
+    assert examine_picture(picture, "all").tissue.all()
+    assert not examine_picture(draw_glass((243, 243, 243)), "fixed", 0.2).tissue.any()
+
+
+@pytest.mark.parametrize("method", ["otsu", "fixed", "all"])
+def test_methods_on_black(method):
+    picture = np.zeros((300, 400, 3), np.uint8)
+    truth = draw_tissue(picture, (80, 100, 220, 300), colour=(5, 10, 120), contrast=3, absorb=False)
+    found = examine_picture(picture, method, 40).tissue
+    assert found.all() if method == "all" else (found == truth).mean() > 0.99
+
+
+@pytest.mark.parametrize("size", [(300, 400), (900, 1300)])
+def test_folds_are_the_doubled_part(size):
+    picture = draw_glass(size=size)
+    draw_tissue(picture, (50, 50, size[0] - 50, size[1] - 50))
+    middle = size[0] // 2
+    fold = picture[middle - 20 : middle + 20, 100:-100]
+    fold[:] = (fold.astype(float) ** 3 / 243**2).astype(np.uint8)
+    found = examine_picture(picture, folds=True).fold
+    assert found[middle - 12 : middle + 12, 110:-110].mean() > 0.95
+    found[middle - 26 : middle + 26] = False
+    assert found.mean() < 0.001
+    assert not examine_picture(picture).fold.any()
+
+
+def test_a_megapixel_costs_little():
+    picture = draw_glass(size=(1000, 1000))
+    draw_tissue(picture, (200, 200, 700, 800))
+    tissue_mask(picture)
+    costs = []
+    for _ in range(3):
+        start = time.process_time()
+        tissue_mask(picture)
+        costs.append(time.process_time() - start)
+    assert min(costs) < 0.15
