@@ -42,7 +42,7 @@ $(SAMPLE)/cohort/manifest.csv: components/sample_cohort/build.py components/samp
 ##@ Develop
 .PHONY: test
 test: $(VENV)/.dev ## All tests; PYTEST='tests/e2e -x' for some
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Style, types and import rules

@@ -156,7 +156,7 @@ class JpegBlockReader:
         shape = math.ceil(self.width / downsample), math.ceil(self.height / downsample)
         average = BoxAverage(-(-here.width // scale), -(-here.height // scale), factor / scale, *shape)
         self.unreadable = []
-        self._first_damage = None
+        self._first_damage: SlideError | None = None
         for strip in self._strips(level, scale):
             average.add(strip)
         if self._first_damage is not None and len(self.unreadable) == np.count_nonzero(here.byte_counts):
