@@ -136,6 +136,9 @@ class JpegBlockReader:
             return None
         return self._paste(level, left // reduction, top // reduction, width, height, reduction)
 
+    def _damage(self) -> SlideError | None:
+        return self._first_damage
+
     def read_low_resolution(self, downsample: float) -> Picture:
         """The whole slide at `downsample` level-0 px a px: blocks decoded at up to 1/8, streaming, then averaged.
 
@@ -156,11 +159,12 @@ class JpegBlockReader:
         shape = math.ceil(self.width / downsample), math.ceil(self.height / downsample)
         average = BoxAverage(-(-here.width // scale), -(-here.height // scale), factor / scale, *shape)
         self.unreadable = []
-        self._first_damage: SlideError | None = None
+        self._first_damage = None
         for strip in self._strips(level, scale):
             average.add(strip)
-        if self._first_damage is not None and len(self.unreadable) == np.count_nonzero(here.byte_counts):
-            raise self._first_damage
+        damage = self._damage()
+        if damage is not None and len(self.unreadable) == np.count_nonzero(here.byte_counts):
+            raise damage
         self.decoded_level = level
         return average.picture
 
