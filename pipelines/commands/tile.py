@@ -38,7 +38,6 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.runner == "DirectRunner":
         # Begun before anything else is imported, which they then do at the same time.
         lanes.share_pool(arguments.workers, lanes.TIMEOUT)
-    threading.Thread(target=importlib.import_module, args=("pipelines.lineage.events",), daemon=True).start()
     try:
         return _tile(arguments, parse_step)
     finally:
@@ -62,6 +61,8 @@ def _tile(arguments: argparse.Namespace, parse_step: Callable[..., dict[str, Any
     parameters = TilingParameters(**values)
     manifest, _ = look_at_inputs(arguments.manifest, arguments.images_root)
     out, root = os.path.abspath(arguments.out), absolute(arguments.images_root)
+    # The lineage client takes long to import: that is done while the slides are read.
+    threading.Thread(target=importlib.import_module, args=("pipelines.lineage.events",), daemon=True).start()
     with step_alone(
         out,
         "tile",
