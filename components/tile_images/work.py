@@ -43,7 +43,9 @@ def find_plan(task: SlideTask, parameters: TilingParameters, out: str) -> SlideP
     plan = load_plan(out, task.image_id)
     if plan is None or plan.status == "failed" or task.problem:
         return None
-    if plan.key != plan_key(task, plan.digest, plan.mask_digest, plan.reader, parameters) or plan.stamps != stamp_files(task):
+    if plan.key != plan_key(task, plan.digest, plan.mask_digest, plan.reader, parameters) or plan.stamps != stamp_files(
+        task
+    ):
         return None
     return plan
 

@@ -52,7 +52,9 @@ class SlideMaker:
         options |= {"photometric": "ycbcr", "compression": "jpeg", "subsampling": (2, 2)}
         if jpeg2000:
             options |= {"photometric": "rgb", "compression": 33005, "subsampling": None}
-            options["description"] = f"Aperio Image Library v1\n{self.side}x{self.side} J2K/KDU Q=90|AppMag = 40|MPP = 0.25"
+            options["description"] = (
+                f"Aperio Image Library v1\n{self.side}x{self.side} J2K/KDU Q=90|AppMag = 40|MPP = 0.25"
+            )
         with tifffile.TiffWriter(temporary, bigtiff=True) as writer:
             for level in range(levels):
                 factor = 4**level

@@ -59,7 +59,9 @@ def make_slides(drawn, root, count=1, **options):
     rows = []
     for number in range(count):
         drawn.write_tiff(root / f"s{number}.tif", drawn.draw_slide(number), **options)
-        rows.append({"image_id": f"s{number}", "patient_id": f"p{number}", "label": "x", "image_path": f"s{number}.tif"})
+        rows.append(
+            {"image_id": f"s{number}", "patient_id": f"p{number}", "label": "x", "image_path": f"s{number}.tif"}
+        )
     return drawn.write_manifest(root / "m.csv", rows)
 
 
