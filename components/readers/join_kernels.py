@@ -6,6 +6,8 @@ first 33 of it are right.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from typing import Any
 
 import numba
@@ -24,8 +26,23 @@ def _compiled(function: Any) -> Any:
     try:
         return numba.njit(function, cache=True, nogil=True)
     except RuntimeError:
-        # No folder to keep compiled code in: compile in every process.
+        # Neither the package's folder nor the user's takes compiled code.
+        numba.config.CACHE_DIR = _own_folder()
+    try:
+        return numba.njit(function, cache=bool(numba.config.CACHE_DIR), nogil=True)
+    except RuntimeError:
         return numba.njit(function, nogil=True)
+
+
+def _own_folder() -> str:
+    """A folder among the temporary ones that nobody else may write to (compiled code is run), empty for none."""
+    folder = os.path.join(tempfile.gettempdir(), f"bagline-numba-{os.getuid()}")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        found = os.lstat(folder)
+    except OSError:
+        return ""
+    return folder if found.st_uid == os.getuid() and found.st_mode == 0o40700 else ""
 
 
 @_compiled

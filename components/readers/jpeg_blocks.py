@@ -17,7 +17,15 @@ from components.readers.tiff_index import Directory, levels_of, read_index
 from components.records.errors import SlideError
 
 _JPEG = 7
-_CODECS = {1: "no compression", 5: "LZW", 6: "old-style JPEG", 8: "deflate", 33003: "JPEG 2000", 33005: "JPEG 2000"}
+_CODECS = {
+    1: "no compression",
+    5: "LZW",
+    6: "old-style JPEG",
+    8: "deflate",
+    32946: "deflate",
+    33003: "JPEG 2000",
+    33005: "JPEG 2000",
+}
 _MOST_BLOCK = 8192
 _SCALES = (8, 4, 2)
 # Px of a row of blocks that a low-resolution picture is made of: more than a slide of 2 million px across has at 1/8.
@@ -82,7 +90,7 @@ class JpegBlockReader:
         self.downsamples = tuple(_downsample(first, level) for level in self._levels)
         self.unreadable: list[tuple[float, float, float, float]] = []
         self.decoded_level = -1
-        self._first_damage: SlideError | None = None
+        self._damage: list[SlideError] = []
         self._blocks = BlockStore(self._source, self._levels, verify=verify)
 
     @property
@@ -136,9 +144,6 @@ class JpegBlockReader:
             return None
         return self._paste(level, left // reduction, top // reduction, width, height, reduction)
 
-    def _damage(self) -> SlideError | None:
-        return self._first_damage
-
     def read_low_resolution(self, downsample: float) -> Picture:
         """The whole slide at `downsample` level-0 px a px: blocks decoded at up to 1/8, streaming, then averaged.
 
@@ -159,12 +164,11 @@ class JpegBlockReader:
         shape = math.ceil(self.width / downsample), math.ceil(self.height / downsample)
         average = BoxAverage(-(-here.width // scale), -(-here.height // scale), factor / scale, *shape)
         self.unreadable = []
-        self._first_damage = None
+        self._damage.clear()
         for strip in self._strips(level, scale):
             average.add(strip)
-        damage = self._damage()
-        if damage is not None and len(self.unreadable) == np.count_nonzero(here.byte_counts):
-            raise damage
+        if self._damage and len(self._damage) == np.count_nonzero(here.byte_counts):
+            raise self._damage[0]
         self.decoded_level = level
         return average.picture
 
@@ -224,7 +228,7 @@ class JpegBlockReader:
             for column, found in self._decode_row(level, row, scale):
                 if isinstance(found, SlideError):
                     self.unreadable.append(self._covered(level, row, column))
-                    self._first_damage = self._first_damage or found
+                    self._damage.append(found)
                 whole[:, column * block_width : (column + 1) * block_width] = (
                     _UNREADABLE if isinstance(found, SlideError) else found
                 )

@@ -66,7 +66,7 @@ def choose_reader(path: str, *, verify: bool = True) -> tuple[SlideReader, str]:
 
 
 def _stand_in(path: str, refusal: SlideError) -> SlideReader:
-    """The reader of a TIFF that OpenSlide refuses; raises SlideError with both reasons where that fails too."""
+    """The reader of a TIFF that OpenSlide refuses; raises SlideError with both reasons where it refuses too."""
     try:
         with open(path, "rb") as stream:
             magic = stream.read(2)

@@ -31,6 +31,8 @@ _CODE = "import sys; from components.tile_images.lanes import serve; serve(*map(
 _MARK = struct.Struct("<q")
 _LOOK_EVERY = 1.0
 NOWHERE = -1
+# Seconds that planning a slide may take; of a flat slide that is reading all of it.
+TIMEOUT = 3600.0
 _shared: dict[tuple[int, float], LanePool] = {}
 _shared_lock = threading.Lock()
 _own_mark: mmap.mmap | None = None

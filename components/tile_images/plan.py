@@ -318,10 +318,10 @@ def choose_downsample(width: int, height: int, side: int) -> float:
     """Level-0 px a px of the low-resolution picture, a power of two.
 
     Its longer side has at most 2048 px, unless a tile would then be less than 4 px; and 4096 px at the most. Where
-    1024 px still give a tile 32 px or more, they are enough: more detail than a tile's share of tissue needs.
+    1024 px still give a tile 8 px or more, they are enough: more detail than a tile's share of tissue needs.
     """
     longest = max(width, height)
-    if longest > _ENOUGH_MASK_PX and side * _ENOUGH_MASK_PX >= 32 * longest:
+    if longest > _ENOUGH_MASK_PX and side * _ENOUGH_MASK_PX >= 8 * longest:
         return float(2 ** math.ceil(math.log2(longest / _ENOUGH_MASK_PX)))
     wanted = min(math.ceil(math.log2(max(longest / _MASK_PX, 1))), max(int(math.log2(max(side / 4, 1))), 0))
     bound = math.ceil(math.log2(max(longest / _MOST_MASK_PX, 1)))

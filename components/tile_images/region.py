@@ -195,6 +195,7 @@ class _RegionRecords(Iterator[bytes]):
         self._min_sharpness = parameters.min_sharpness
         self._encoder = TileEncoder(reader, task.scale, parameters)
         self._constants = encode_constants(task, parameters)
+        self._known: dict[tuple[str, int, int], bytes] = {}
         self._lost = lost
         # Plain numbers: a record of a NumPy array costs more to look at than a tile to write.
         self._tiles = iter(enumerate(task.positions().tolist()))
@@ -214,19 +215,20 @@ class _RegionRecords(Iterator[bytes]):
                 self.blurred += 1
                 continue
             self.lossless += encoded.lossless
-            changing: dict[str, int | float | bytes | str] = {
-                "image/encoded": encoded.content,
-                "image/format": encoded.format,
-                "tile/x": x,
-                "tile/y": y,
-                "tile/tissue": tissue,
-                "tile/lossless": encoded.lossless,
-            }
-            if label != grid.NO_LABEL:
-                changing["tile/label"] = label
-            return encode_example(self._constants, encode_features(changing))
+            changing = {"tile/x": x, "tile/y": y, "tile/tissue": tissue, "image/encoded": encoded.content}
+            return encode_example(self._seldom(encoded.format, encoded.lossless, label), encode_features(changing))
         lanes.mark(lanes.NOWHERE)
         raise StopIteration
+
+    def _seldom(self, form: str, lossless: int, label: int) -> bytes:
+        """The slide's constants, and the features that are mostly the same from tile to tile."""
+        key = form, lossless, label
+        if key not in self._known:
+            features: dict[str, int | float | bytes | str] = {"image/format": form, "tile/lossless": lossless}
+            if label != grid.NO_LABEL:
+                features["tile/label"] = label
+            self._known[key] = self._constants + encode_features(features)
+        return self._known[key]
 
 
 def encode_constants(task: RegionTask, parameters: TilingParameters) -> bytes:

@@ -26,8 +26,6 @@ from components.tile_images.work import find_plan
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT = 3600.0
-
 
 def run_tiling(
     manifest_path: str,
@@ -38,7 +36,7 @@ def run_tiling(
     runner: str = "DirectRunner",
     workers: int = 1,
     beam_options: Sequence[str] = (),
-    timeout: float = TIMEOUT,
+    timeout: float = lanes.TIMEOUT,
     tell: Callable[[Progress], None] = log_progress,
     tell_every: float = 2.0,
 ) -> dict[str, Any]:

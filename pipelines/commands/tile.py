@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from pipelines.commands.options import add_images, add_parameters
@@ -28,9 +31,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Tiles into OUT and prints the totals."""
+    from components.tile_images import lanes
+    from pipelines.commands.options import check_workers, parse_step
+
+    check_workers(arguments.workers)
+    if arguments.runner == "DirectRunner":
+        # Begun before anything else is imported, which they then do at the same time.
+        lanes.share_pool(arguments.workers, lanes.TIMEOUT)
+    try:
+        return _tile(arguments, parse_step)
+    finally:
+        lanes.close_pools()
+
+
+def _tile(arguments: argparse.Namespace, parse_step: Callable[..., dict[str, Any]]) -> int:
     from components.tile_images.parameters import TilingParameters
     from components.tile_images.run import run_tiling
-    from pipelines.commands.options import check_workers, parse_step
     from pipelines.lineage.artifacts import trace_manifest, trace_slides
     from pipelines.local.inputs import absolute, look_at_inputs
     from pipelines.local.step import step_alone
@@ -42,10 +58,11 @@ def execute(arguments: argparse.Namespace) -> int:
             values[name] = getattr(arguments, name)
     if arguments.level is not None:
         values["mpp"] = 0.0
-    check_workers(arguments.workers)
     parameters = TilingParameters(**values)
     manifest, _ = look_at_inputs(arguments.manifest, arguments.images_root)
     out, root = os.path.abspath(arguments.out), absolute(arguments.images_root)
+    # The lineage client takes long to import: that is done while the slides are read.
+    threading.Thread(target=importlib.import_module, args=("pipelines.lineage.events",), daemon=True).start()
     with step_alone(
         out,
         "tile",

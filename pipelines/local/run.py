@@ -22,21 +22,12 @@ from pipelines.compile import build_spec, read_images, render, signature_of
 from pipelines.lineage.artifacts import Traced, trace_artifact, trace_manifest, trace_slides
 from pipelines.lineage.events import TaskRecord, write_events
 from pipelines.local.cache import RunCache
+from pipelines.local.flow import FLOW, MADE_BESIDE
 from pipelines.local.inputs import absolute, look_at_inputs
 from pipelines.local.lock import hold
 from pipelines.local.publish import publish
 from pipelines.local.stream import CacheHits, TaskState, TaskStream
 from pipelines.parameters import check_parameters, parse_assignments, read_config
-
-# step → the artifacts (by lineage name) it reads and the one it makes
-FLOW: dict[str, tuple[tuple[str, ...], str]] = {
-    "split": ((), "split"),
-    "tile": (("split",), "records"),
-    "validate": (("records",), "validation"),
-    "train": (("records", "validation"), "model"),
-    "evaluate": (("records", "validation", "model"), "evaluation"),
-}
-MADE_BESIDE = {"model": ("training",)}
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from components.records.errors import BaglineError
 from pipelines.lineage.artifacts import Traced, trace_artifact
-from pipelines.lineage.events import TaskRecord, now, write_events
+from pipelines.local.flow import FLOW, MADE_BESIDE
 from pipelines.local.lock import hold
-from pipelines.local.run import FLOW, MADE_BESIDE
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def step_alone(
         more_inputs: what it reads besides what earlier steps made; called after the work.
     """
     with hold(out):
-        started = now()
+        started = datetime.now(UTC)
         reads, makes = FLOW[name]
         read = [trace_artifact(out, artifact) for artifact in reads]
         try:
@@ -44,9 +44,12 @@ def _record(
     parameters: dict[str, Any],
     inputs: list[Traced | None],
     outputs: list[Traced | None],
-    started: Any,
+    started: datetime,
     error: str,
 ) -> None:
+    # Imported where it is needed: its client takes longer to import than a slide to tile.
+    from pipelines.lineage.events import TaskRecord, write_events
+
     write_events(
         out,
         TaskRecord(
@@ -55,7 +58,7 @@ def _record(
             inputs=[artifact for artifact in inputs if artifact],
             outputs=[artifact for artifact in outputs if artifact],
             started=started,
-            ended=now(),
+            ended=datetime.now(UTC),
             error=error,
         ),
     )
