@@ -42,7 +42,7 @@ $(SAMPLE)/cohort/manifest.csv: components/sample_cohort/build.py components/samp
 ##@ Develop
 .PHONY: test
 test: $(VENV)/.dev ## All tests; PYTEST='tests/e2e -x' for some
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Style, types and import rules
@@ -117,7 +117,7 @@ $(UV): .ci/uv.txt | $(BIN)/python
 
 define sync
 	@if [ -x $(UV) ]; then \
-	  $(UV) pip sync --quiet --require-hashes --python $(BIN)/python $(1) && \
+	  $(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python $(1) && \
 	  $(UV) pip install --quiet --no-deps --python $(BIN)/python --editable .; \
 	else \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1) && \

@@ -24,6 +24,7 @@ def evaluate(
     from components.evaluate.evaluation import EvaluationParameters, copy_report
     from components.evaluate.evaluation import evaluate as run
     from components.evaluate.provenance import describe_evaluation
+    from components.records.storage import write_json
 
     done = run(
         dataset.path,
@@ -49,3 +50,5 @@ def evaluate(
     if done.curves.roc["fpr"]:
         roc.log_roc_curve(done.curves.roc["fpr"], done.curves.roc["tpr"], done.curves.roc["threshold"])
     roc.log_confusion_matrix(list(done.curves.labels), done.curves.confusion)
+    for artifact in (metrics, roc):
+        write_json(artifact.path, done.flat_metrics())  # the local cache takes an artifact without a file for lost

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -116,7 +115,7 @@ def create_bag_model(
 def save_bag_model(model: BagModel, folder: str) -> None:
     """Saves as a Keras model folder with `bagline.json` beside the weights; replaces what is there.
 
-    The date that Keras writes is taken out: equal models are equal files.
+    The date that Keras writes is taken out and its memory addresses are renumbered: equal models are equal files.
     """
     target = Path(folder)
     fresh = target.parent / f".{target.name}.{os.getpid()}.tmp"
@@ -127,9 +126,12 @@ def save_bag_model(model: BagModel, folder: str) -> None:
     try:
         with storage.translate_os_errors(folder):
             model.save(str(fresh), zipped=False)
-            about = json.loads((fresh / "metadata.json").read_text("utf-8"))
+            about = storage.read_json(fresh / "metadata.json")
             about.pop("date_saved", None)
             storage.write_json(fresh / "metadata.json", about)
+            config = storage.read_json(fresh / "config.json")
+            _renumber_shared(config, {})
+            storage.write_json(fresh / "config.json", config)
             storage.write_json(fresh / CARD, {**model.metadata, "label_names": model.label_names})
             if target.is_dir():
                 shutil.rmtree(target)
@@ -137,6 +139,17 @@ def save_bag_model(model: BagModel, folder: str) -> None:
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def _renumber_shared(config: Any, numbers: dict[int, int]) -> None:
+    """Replaces the ids of shared objects, which Keras takes from memory addresses, by their order of appearance."""
+    if isinstance(config, dict):
+        if "shared_object_id" in config:
+            config["shared_object_id"] = numbers.setdefault(config["shared_object_id"], len(numbers))
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            _renumber_shared(value, numbers)
 
 
 def load_bag_model(folder: str) -> BagModel:
@@ -150,7 +163,7 @@ def load_bag_model(folder: str) -> BagModel:
         raise InputError("holds no model", where=folder, mend=mend)
     try:
         model = keras.models.load_model(folder, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    except (ValueError, TypeError, OSError, KeyError, UnboundLocalError) as error:  # the last: Keras on a cut file
         reason = str(error).partition("\n")[0][:120]
         raise InputError(f"holds no model that opens ({reason})", where=folder, mend=mend) from None
     if not isinstance(model, BagModel):

@@ -6,6 +6,7 @@ They are written by native code to file descriptor 2 before any logging option h
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ def import_tensorflow() -> None:
     """Imports TensorFlow and Keras; what the import says is shown only where it fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if "tensorflow" in sys.modules:
         return
     sys.stderr.flush()

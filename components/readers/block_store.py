@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 
 from components.readers.byte_source import ByteSource, read_ranges
 from components.readers.jpeg_stream import (
@@ -118,11 +120,18 @@ class BlockStore:
                 self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return picture
 
-    def decode_row(self, level: int, row: int, scale: int) -> Iterator[tuple[int, Picture | SlideError]]:
-        """Column and RGB at 1/`scale` of a row's blocks, or why one can't be decoded; left-out ones are skipped."""
+    def decode_row(
+        self, level: int, row: int, scale: int, unread: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[int, Picture | SlideError]]:
+        """Column and RGB at 1/`scale` of a row's blocks, or why one can't be decoded.
+
+        Left-out ones are skipped, and those that `unread` marks, bool, shape [columns].
+        """
         here = self._levels[level]
         ranges = [self._range(level, row, column) for column in range(here.offsets.shape[1])]
-        present = [column for column, (_, length) in enumerate(ranges) if length]
+        present = [
+            column for column, (_, length) in enumerate(ranges) if length and (unread is None or not unread[column])
+        ]
         for column, stored in _in_pieces(self._source, ranges, present):
             found: Picture | SlideError
             try:
@@ -130,6 +139,11 @@ class BlockStore:
             except SlideError as error:
                 found = error
             yield column, found
+
+    def ranges(self, level: int, places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """(offset, length) in the file of the blocks at (row, column); those that the file leaves out are skipped."""
+        found = (self._range(level, row, column) for row, column in places)
+        return [(offset, length) for offset, length in found if length]
 
     def _stored(self, level: int, row: int, column: int) -> bytes | None:
         """A block's bytes, too few where the file is cut off; None where the file leaves the block out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from components.records.errors import SlideError
 
@@ -25,6 +25,19 @@ class ByteSource(Protocol):
 
     def close(self) -> None:
         """Gives the file back."""
+        ...
+
+
+@runtime_checkable
+class RangedSource(ByteSource, Protocol):
+    """A source to which each read is a request, so that it joins neighbours itself."""
+
+    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Announces the (offset, length) that will be read."""
+        ...
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of each (offset, length), in the order given."""
         ...
 
 
@@ -72,6 +85,8 @@ def read_ranges(source: ByteSource, ranges: Sequence[tuple[int, int]]) -> list[b
 
     Memory is the ranges' own and one run of at most 4 MiB (or one range, where that is longer).
     """
+    if isinstance(source, RangedSource):
+        return source.read_many(ranges)
     found: list[bytes] = [b""] * len(ranges)
     order = sorted(range(len(ranges)), key=ranges.__getitem__)
     first = 0

@@ -156,7 +156,7 @@ class JpegBlockReader:
         shape = math.ceil(self.width / downsample), math.ceil(self.height / downsample)
         average = BoxAverage(-(-here.width // scale), -(-here.height // scale), factor / scale, *shape)
         self.unreadable = []
-        self._first_damage = None
+        self._first_damage: SlideError | None = None
         for strip in self._strips(level, scale):
             average.add(strip)
         if self._first_damage is not None and len(self.unreadable) == np.count_nonzero(here.byte_counts):
@@ -217,7 +217,7 @@ class JpegBlockReader:
         whole = np.empty((block_height, columns * block_width, 3), np.uint8)
         for row in range(rows):
             whole[:] = 255
-            for column, found in self._blocks.decode_row(level, row, scale):
+            for column, found in self._decode_row(level, row, scale):
                 if isinstance(found, SlideError):
                     self.unreadable.append(self._covered(level, row, column))
                     self._first_damage = self._first_damage or found
@@ -225,6 +225,9 @@ class JpegBlockReader:
                     _UNREADABLE if isinstance(found, SlideError) else found
                 )
             yield whole[: min(block_height, height - row * block_height), :width]
+
+    def _decode_row(self, level: int, row: int, scale: int) -> Iterator[tuple[int, Picture | SlideError]]:
+        return self._blocks.decode_row(level, row, scale)
 
     def _covered(self, level: int, row: int, column: int) -> tuple[float, float, float, float]:
         """What a block covers, in level-0 px: left, top, right, bottom."""

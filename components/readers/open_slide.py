@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from components.readers.jpeg_blocks import JpegBlockReader, open_jpeg_slide
 from components.readers.protocol import SlideReader
+from components.records import storage
 from components.records.errors import SlideError
 
 _TIFF = (b"II", b"MM")
 
 
-def open_slide(path: str, reader: str = "", *, verify: bool = True) -> SlideReader:
-    """Opens a slide on disk.
+def open_slide(path: str, reader: str = "", *, verify: bool = True, digest: str = "") -> SlideReader:
+    """Opens a slide on disk or in `gs://`.
 
     Args:
-        path: the slide's file.
+        path: the slide's file or object.
         reader: the name of the reader that `choose_reader` chose for this very file, which spares the choice.
         verify: decode every stored block before it is given away; without it only the cheap checks are made.
+        digest: of an object, as the store told it then; another content is refused.
 
     Raises:
         SlideError: no reader can open it.
     """
+    if reader and storage.is_remote(path):
+        from components.readers.ranged_slide import open_ranged_slide
+
+        return open_ranged_slide(path, reader, verify=verify, digest=digest)
     if reader == JpegBlockReader.name:
         return JpegBlockReader(path, verify=verify)
     if reader == "openslide":
@@ -38,6 +44,10 @@ def choose_reader(path: str, *, verify: bool = True) -> tuple[SlideReader, str]:
     Raises:
         SlideError: no reader can open it.
     """
+    if storage.is_remote(path):
+        from components.readers.ranged_slide import choose_ranged_slide
+
+        return choose_ranged_slide(path, verify=verify)
     try:
         reference, refusal = _openslide(path), None
     except SlideError as error:
@@ -56,7 +66,7 @@ def choose_reader(path: str, *, verify: bool = True) -> tuple[SlideReader, str]:
 
 
 def _stand_in(path: str, refusal: SlideError) -> SlideReader:
-    """The reader of a TIFF that OpenSlide refuses; raises SlideError with both reasons where it can't be read either."""
+    """The reader of a TIFF that OpenSlide refuses; raises SlideError with both reasons where that fails too."""
     try:
         with open(path, "rb") as stream:
             magic = stream.read(2)

@@ -58,7 +58,7 @@ class StripReader:
             self._file.close()
             raise SlideError(reason, where=self._where, mend="convert it to a tiled, pyramidal TIFF")
         self.width, self.height = first.width, first.height
-        self.downsamples = (1.0,)
+        self.downsamples: tuple[float, ...] = (1.0,)
         self.mpp, self.icc_profile = first.mpp, first.icc_profile
         self._shape: tuple[int, int] = self._page.chunks[:2]
         self._lock = threading.Lock()

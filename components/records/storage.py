@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import functools
 import json
 import os
 import shutil
@@ -42,15 +43,18 @@ def join(root: str | os.PathLike[str], *parts: str) -> str:
 
 def bucket(uri: str) -> Any:
     """The bucket of a `gs://` URI, through the client library's own credentials (or `STORAGE_EMULATOR_HOST`)."""
+    return _client(os.environ.get("STORAGE_EMULATOR_HOST", ""), os.getpid()).bucket(urlsplit(uri).netloc)
+
+
+@functools.lru_cache(maxsize=4)
+def _client(emulator: str, process: int) -> Any:
+    """One client a process: making one looks for credentials, and its connections are used again."""
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage
 
-    name = urlsplit(uri).netloc
-    if os.environ.get("STORAGE_EMULATOR_HOST"):
-        client = storage.Client(project="emulator", credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
-    else:
-        client = storage.Client()
-    return client.bucket(name)
+    if emulator:
+        return storage.Client(project="emulator", credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
+    return storage.Client()
 
 
 def object_name(uri: str) -> str:
@@ -58,7 +62,8 @@ def object_name(uri: str) -> str:
     return urlsplit(uri).path.lstrip("/")
 
 
-def _digest_of(blob: Any) -> str | None:
+def blob_digest(blob: Any) -> str | None:
+    """The store's own digest of an object, `md5:<hex>` or, where it keeps no md5, `crc32c:<hex>`."""
     for kind, value in (("md5", blob.md5_hash), ("crc32c", blob.crc32c)):
         if value:
             return f"{kind}:{base64.b64decode(value).hex()}"
@@ -69,7 +74,7 @@ def stat(path: str) -> FileInfo | None:
     """What is stored at `path`, or None where nothing is."""
     if is_remote(path):
         blob = bucket(path).get_blob(object_name(path))
-        return None if blob is None else FileInfo(path, int(blob.size), _digest_of(blob))
+        return None if blob is None else FileInfo(path, int(blob.size), blob_digest(blob))
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -90,7 +95,7 @@ def list_files(root: str) -> dict[str, FileInfo]:
         prefix = f"{prefix}/" if prefix else ""
         blobs = bucket(root).list_blobs(prefix=prefix)
         return {
-            blob.name[len(prefix) :]: FileInfo(join(root, blob.name[len(prefix) :]), int(blob.size), _digest_of(blob))
+            blob.name[len(prefix) :]: FileInfo(join(root, blob.name[len(prefix) :]), int(blob.size), blob_digest(blob))
             for blob in blobs
             if not blob.name.endswith("/")
         }
@@ -116,6 +121,18 @@ def list_files(root: str) -> dict[str, FileInfo]:
                 info = entry.stat()
                 found[name] = FileInfo(entry.path, info.st_size, None, info.st_mtime_ns)
     return found
+
+
+def remove(path: str) -> None:
+    """Removes a file or object; where none is there it does nothing."""
+    if is_remote(path):
+        from google.api_core.exceptions import NotFound
+
+        with contextlib.suppress(NotFound):
+            bucket(path).blob(object_name(path)).delete()
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

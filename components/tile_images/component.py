@@ -35,6 +35,7 @@ def tile_images(
     beam_options: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
 ) -> None:
     """Cuts the slides of a split manifest into tiles, as TFRecords with a ledger."""
+    from components.records.storage import write_json
     from components.tile_images.face import tile_into
 
     records.metadata, totals = tile_into(
@@ -70,3 +71,4 @@ def tile_images(
     )
     for name, value in totals.items():
         summary.log_metric(name, value)
+    write_json(summary.path, totals)  # the local cache takes an artifact without a file for lost

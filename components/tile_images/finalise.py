@@ -104,9 +104,19 @@ def add_slide(outcome: Outcome, task: SlideTask, parameters: TilingParameters, o
             reader=plan.reader,
             mpp=plan.mpp,
             mpp_source=plan.mpp_source,
-            details={**plan.details, "tiles_blurred": blurred} if plan.details else {},
+            details=count_details(plan, results),
         )
     )
+
+
+def count_details(plan: SlidePlan, results: list[RegionResult]) -> dict[str, Any]:
+    """The plan's details, with what only its regions know: tiles left out as blurred, bytes fetched from a bucket."""
+    if not plan.details:
+        return {}
+    details = {**plan.details, "tiles_blurred": sum(result.blurred for result in results)}
+    if "bytes_read" in details:
+        details["bytes_read"] += sum(result.bytes_read for result in results)
+    return details
 
 
 def load_results(task: SlideTask, plan: SlidePlan, parameters: TilingParameters, out: str) -> list[RegionResult]:
@@ -190,19 +200,17 @@ def check_totals(summary: dict[str, Any], outcome: Outcome, manifest: Manifest) 
 
 
 def remove_stale(out: str, outcome: Outcome, pages: Sequence[str] = ()) -> None:
-    """Removes parts, thumbnails, QC sheets and temporary files that this run has no use for (on disk)."""
-    if storage.is_remote(out):
-        return
+    """Removes parts, thumbnails, QC sheets and temporary files that this run has no use for."""
     wanted = {part.path for part in outcome.parts} | {thumbnail.path for thumbnail in outcome.thumbnails.values()}
     if pages:
         wanted |= {*pages, *(sheet_path(image_id) for image_id in outcome.thumbnails)}
     for folder in ("records", "thumbnails", FOLDER):
         root = storage.join(out, folder)
-        if not os.path.isdir(root):
+        if not storage.is_remote(root) and not os.path.isdir(root):
             continue
         for name, info in storage.list_files(root).items():
             if f"{folder}/{name}" not in wanted and is_ours(name):
-                os.unlink(info.path)
+                storage.remove(info.path)
 
 
 def is_ours(name: str) -> bool:

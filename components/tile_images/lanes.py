@@ -24,6 +24,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, TypeVar
 
+from components.readers.spool import hold_spool, release_spool
+
 _Result = TypeVar("_Result")
 _CODE = "import sys; from components.tile_images.lanes import serve; serve(*map(int, sys.argv[1:]))"
 _MARK = struct.Struct("<q")
@@ -172,6 +174,7 @@ class LanePool:
 def share_pool(workers: int, timeout: float) -> LanePool:
     """The pool of this process for that many workers, started on first use."""
     with _shared_lock:
+        hold_spool()
         if (workers, timeout) not in _shared:
             _shared[workers, timeout] = LanePool(workers, timeout)
         return _shared[workers, timeout]
@@ -182,6 +185,7 @@ def close_pools() -> None:
     with _shared_lock:
         while _shared:
             _shared.popitem()[1].close()
+        release_spool()
 
 
 def mark(position: int) -> None:

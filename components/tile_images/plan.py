@@ -199,24 +199,26 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
     info = storage.stat(task.image)
     if info is None:
         raise SlideError("there is no such file", mend="check image_path")
-    with storage.local_copy(task.image) as image:
-        facts.digest = info.digest or file_digest(image)
-        chosen, reader_reason = choose_reader(image, verify=False)
-        with contextlib.closing(chosen) as reader:
-            facts.reader = reader.name
-            facts.mpp, facts.mpp_source = resolve_mpp(task.mpp, reader.mpp, parameters)
-            check_mpp(facts.mpp, facts.mpp_source, parameters)
-            scale = choose_scale(reader.downsamples, facts.mpp, parameters)
-            downsample = choose_downsample(reader.width, reader.height, scale.side)
-            picture = reader.read_low_resolution(downsample)
-            unreadable = list(getattr(reader, "unreadable", ()))
-            decoded_level = getattr(reader, "decoded_level", -1)
+    facts.digest = info.digest or file_digest(task.image)
+    chosen, reader_reason = choose_reader(task.image, verify=False)
+    with contextlib.closing(chosen) as reader:
+        facts.digest = getattr(reader, "digest", "") or facts.digest
+        facts.reader = reader.name
+        facts.mpp, facts.mpp_source = resolve_mpp(task.mpp, reader.mpp, parameters)
+        check_mpp(facts.mpp, facts.mpp_source, parameters)
+        scale = choose_scale(reader.downsamples, facts.mpp, parameters)
+        downsample = choose_downsample(reader.width, reader.height, scale.side)
+        picture = reader.read_low_resolution(downsample)
+        unreadable = list(getattr(reader, "unreadable", ()))
+        decoded_level = getattr(reader, "decoded_level", -1)
     found = examine_picture(picture, task.tissue_method, task.tissue_threshold, folds=parameters.max_fold < 1)
     mark_unreadable(found.tissue, unreadable, downsample)
     size = reader.width, reader.height
     tiles, details = choose_tiles(task, parameters, scale, size, found, downsample)
     if reader_reason:
         details["reader_reason"] = reader_reason
+    if hasattr(reader, "bytes_read"):
+        details |= {"bytes_read": reader.bytes_read, "glass_unread": getattr(reader, "glass_unread", 0)}
     if task.mask:
         tiles["label"], facts.mask_digest = label_tiles(task, size, tiles, scale.side)
     if parameters.qc:

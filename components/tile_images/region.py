@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,7 @@ class RegionResult:
         part: of the TFRecord file, relative to OUT; empty where no tile could be made.
         blurred: tiles left out for want of sharpness.
         failed: x, y and reason of each lost tile.
+        bytes_read: fetched from object storage.
     """
 
     key: str
@@ -66,6 +68,7 @@ class RegionResult:
     lossless: int = 0
     blurred: int = 0
     failed: list[list[Any]] = field(default_factory=list)
+    bytes_read: int = 0
 
 
 def make_regions(task: SlideTask, plan: SlidePlan, tiles: grid.Tiles, parameters: TilingParameters) -> list[RegionTask]:
@@ -135,26 +138,26 @@ def tile_region(task: RegionTask, parameters: TilingParameters, out: str, lost: 
     start = time.perf_counter()
     part = part_path(task.slide.split, task.slide.image_id, task.index)
     target = storage.join(out, *part.split("/"))
-    with storage.local_copy(task.slide.image) as image:
-        reader = open_slide(image, task.reader, verify=task.verify)
-        try:
-            records = _RegionRecords(task, parameters, reader, lost)
-            first = next(records, None)
-            if first is None:
-                return lose_result(task, out, records, time.perf_counter() - start)
-            digest = hashlib.sha256()
-            written = count = 0
-            with storage.open_atomic(target) as stream:
-                record: bytes | None = first
-                while record is not None:
-                    framed = frame(record)
-                    stream.write(framed)
-                    digest.update(framed)
-                    written += len(framed)
-                    count += 1
-                    record = next(records, None)
-        finally:
-            reader.close()
+    opened = open_slide(task.slide.image, task.reader, verify=task.verify, digest=task.digest)
+    with contextlib.closing(opened) as reader:
+        if hasattr(reader, "expect_tiles"):
+            corners = [(int(tile["x"]), int(tile["y"])) for tile in task.positions()]
+            reader.expect_tiles(corners, task.scale.level, task.scale.side)
+        records = _RegionRecords(task, parameters, reader, lost)
+        first = next(records, None)
+        if first is None:
+            return lose_result(task, out, records, time.perf_counter() - start)
+        digest = hashlib.sha256()
+        written = count = 0
+        with storage.open_atomic(target) as stream:
+            record: bytes | None = first
+            while record is not None:
+                framed = frame(record)
+                stream.write(framed)
+                digest.update(framed)
+                written += len(framed)
+                count += 1
+                record = next(records, None)
     result = RegionResult(
         task.key,
         task.index,
@@ -166,6 +169,7 @@ def tile_region(task: RegionTask, parameters: TilingParameters, out: str, lost: 
         records.lossless,
         records.blurred,
         records.failed,
+        getattr(reader, "bytes_read", 0),
     )
     save_result(out, task.slide.image_id, result)
     return result

@@ -197,12 +197,12 @@ def prepare_out(out: str, tasks: Sequence[SlideTask], parameters: TilingParamete
 
     The dataset's own files go too, so that a run that is broken off leaves nothing that looks finished.
     """
-    if storage.is_remote(out):
-        return
     with storage.translate_os_errors(out):
         for name in COMMIT_FILES:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(storage.join(out, name))
+            storage.remove(storage.join(out, name))
+        if storage.is_remote(out):
+            # Each slide's own worker looks whether its plan still holds: here it would be a request a slide.
+            return
         kept = stale = 0
         for task in tasks:
             if load_plan(out, task.image_id) is None:

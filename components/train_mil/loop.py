@@ -7,9 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from components.mil.bags import Bag, TileSource, order_bags, sample_spans, spread_spans
 from components.mil.encoders.small_cnn import scale_to_data
@@ -19,6 +17,9 @@ from components.train_mil.augmentation import augment_tiles
 from components.train_mil.checkpoint import State, load_state, save_state
 from components.train_mil.measures import balanced_weights, mean_auc
 from components.train_mil.parameters import TrainingParameters
+
+import keras  # isort: skip  (after components.mil, which silences TensorFlow's import)
+import tensorflow as tf  # isort: skip
 
 log = logging.getLogger(__name__)
 

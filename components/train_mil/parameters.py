@@ -44,11 +44,11 @@ class TrainingParameters:
     embedding_dim: int = 128
     attention_dim: int = 64
     input_px: int = 64
-    epochs: int = 24
-    tiles_per_bag: int = 64
+    epochs: int = 30
+    tiles_per_bag: int = 128
     validation_tiles: int = 128
     bags_per_batch: int = 4
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     weight_decay: float = 1e-2
     dropout: float = 0.0
     patience: int = 10

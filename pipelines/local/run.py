@@ -95,7 +95,7 @@ def run_locally(options: RunOptions, show: Callable[[str, str, bool], None]) -> 
         ok = _execute(options, spec, arguments, cache, stream)
         result = RunResult(options.out, total_seconds=time.monotonic() - began)
         result.peak_bytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-        _settle(options, steps, stream, cache, arguments, result, manifest.digest)
+        _settle(options, steps, stream, cache, _parameters_of_tasks(spec, arguments), result, manifest.digest)
         if not ok and not result.error:
             raise WorkError("the run ended without a failed step", where=options.out, mend="run again with --debug")
         return result
@@ -209,12 +209,24 @@ def _docker_runner(options: RunOptions) -> Any:
     )
 
 
+def _parameters_of_tasks(spec: dict[str, Any], arguments: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Task → the parameters it was given, defaults included."""
+    defaults = {name: parameter.default for name, parameter in signature_of(spec).items()}
+    found: dict[str, dict[str, Any]] = {}
+    for task, definition in spec["root"]["dag"]["tasks"].items():
+        inputs = definition.get("inputs", {}).get("parameters", {})
+        names = {key: value["componentInputParameter"] for key, value in inputs.items()
+                 if "componentInputParameter" in value}  # fmt: skip
+        found[task] = {key: arguments.get(name, defaults.get(name)) for key, name in names.items()}
+    return found
+
+
 def _settle(
     options: RunOptions,
     steps: tuple[Step, ...],
     stream: TaskStream,
     cache: RunCache,
-    arguments: dict[str, Any],
+    parameters: dict[str, dict[str, Any]],
     result: RunResult,
     manifest_hash: str,
 ) -> None:
@@ -236,7 +248,7 @@ def _settle(
             continue
         result.seconds[step.name] = state.seconds
         error, code = ("", 0) if state.succeeded else state.error()
-        _record(options, step, state, arguments, run_id, manifest_hash, error)
+        _record(options, step, state, parameters.get(step.task, {}), run_id, manifest_hash, error)
         if not state.succeeded:
             result.error, result.exit_code = f"{step.name}: {error}", code
     whole = len(steps) == len(STEPS)
@@ -259,7 +271,7 @@ def _record(
     options: RunOptions,
     step: Step,
     state: TaskState,
-    arguments: dict[str, Any],
+    parameters: dict[str, Any],
     run_id: str,
     manifest_hash: str,
     error: str,
@@ -275,7 +287,7 @@ def _record(
         options.out,
         TaskRecord(
             job=f"whole-slide.{step.name}",
-            parameters=arguments,
+            parameters=parameters,
             inputs=[artifact for artifact in inputs if artifact],
             outputs=[artifact for artifact in outputs if artifact] if not error else [],
             started=state.started,

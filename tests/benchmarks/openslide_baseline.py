@@ -4,7 +4,7 @@
 
 OpenSlide's thumbnail of 1/32, Otsu's threshold on its saturation, then for every tile of 256 px with tissue
 `read_region`, Pillow's JPEG of quality 90, a `tf.train.Example`, and TensorFlow's `TFRecordWriter`. Without a pyramid
-the thumbnail reads the whole slide at full size: 9 GB for 32768² px. Prints one line of JSON; the time is after imports.
+the thumbnail reads the whole slide at full size: 9 GB for 32768² px. Prints JSON; timed after imports.
 """
 
 from __future__ import annotations

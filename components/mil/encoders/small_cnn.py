@@ -44,7 +44,8 @@ def build_small_cnn(tile_px: int, input_px: int = 64, embedding_dim: int = 128, 
             name=f"convolution_{number}",
         )(x)
         x = layers.ReLU(name=f"rectify_{number}")(x)
-    x = layers.Concatenate(name="pool")([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
+    mean, maximum = layers.GlobalAveragePooling2D(name="mean")(x), layers.GlobalMaxPooling2D(name="maximum")(x)
+    x = layers.Concatenate(name="pool")([mean, maximum])
     x = layers.Dense(embedding_dim, dtype="float32", name="embedding")(x)
     x = layers.ReLU(dtype="float32", name="rectify")(x)
     return keras.Model(tiles, x, name="encoder")
