@@ -24,6 +24,7 @@ def train_mil(
     dropout: float = 0.0,
     patience: int = 10,
     augment: bool = True,
+    stain_normalisation: str = "none",
     class_weights: str = "balanced",
     seed: int = 0,
     cache_mb: int = 1024,

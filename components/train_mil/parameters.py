@@ -8,6 +8,7 @@ from typing import Any
 
 from components.records.errors import InputError, name_first
 
+STAIN_NORMALISATIONS = ("none", "macenko", "reinhard")
 CLASS_WEIGHTS = ("balanced", "none")
 
 
@@ -29,6 +30,7 @@ class TrainingParameters:
         dropout: share of the pooled values dropped.
         patience: epochs without a better validation loss before training stops.
         augment: flips, quarter turns, brightness, contrast and colour.
+        stain_normalisation: `none`, or `macenko` or `reinhard`: the model brings tiles to the train slides' colours.
         class_weights: `balanced` or `none`.
         seed: everything random comes from it.
         cache_mb: memory the decoded tiles may take; where they need more, they are decoded anew each epoch.
@@ -51,6 +53,7 @@ class TrainingParameters:
     dropout: float = 0.0
     patience: int = 10
     augment: bool = True
+    stain_normalisation: str = "none"
     class_weights: str = "balanced"
     seed: int = 0
     cache_mb: int = 1024
@@ -64,6 +67,7 @@ class TrainingParameters:
 
         check_name("head", self.head, HEADS)
         check_name("encoder", self.encoder, ENCODERS)
+        check_name("stain_normalisation", self.stain_normalisation, STAIN_NORMALISATIONS)
         check_name("class_weights", self.class_weights, CLASS_WEIGHTS)
         problems = []
         for name in (

@@ -8,12 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.mil.bags import Bag, index_bags, patients_without_tiles  # first: it silences TensorFlow's import
+from components.mil.bags import (  # first: it silences TensorFlow's import
+    Bag,
+    TileSource,
+    index_bags,
+    patients_without_tiles,
+    sample_spans,
+)
 
 import keras  # isort: skip
+import numpy as np  # isort: skip
 import tensorflow as tf  # isort: skip
 
 from components.mil.model import BagModel, create_bag_model, save_bag_model
+from components.mil.stain import Reference, fit_reference
 from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.errors import InputError, WorkError, name_first
@@ -24,6 +32,8 @@ from components.train_mil.loop import BagTrainer
 from components.train_mil.parameters import TrainingParameters
 
 log = logging.getLogger(__name__)
+
+STAIN_TILES = 256
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ def train_mil(
     train, validation = index_bags(dataset, "train"), index_bags(dataset, "val")
     _check_bags(dataset, train, validation)
     prepare_determinism(parameters)
-    model = build_model(dataset, parameters)
+    model = build_model(dataset, parameters, fit_stain(dataset, parameters, train))
     log.info(
         "training %s on %d patients, %d tiles; %d patients to validate",
         parameters.head,
@@ -112,7 +122,27 @@ def prepare_determinism(parameters: TrainingParameters) -> None:
     keras.mixed_precision.set_global_policy("mixed_float16" if parameters.mixed_precision else "float32")
 
 
-def build_model(dataset: TiledDataset, parameters: TrainingParameters) -> BagModel:
+def fit_stain(dataset: TiledDataset, parameters: TrainingParameters, train: Sequence[Bag]) -> Reference | None:
+    """The colours that tiles are brought to, from a sample of the train slides; None without normalisation.
+
+    Raises:
+        InputError: no tile of the sample holds enough stain.
+    """
+    if parameters.stain_normalisation == "none":
+        return None
+    each = max(1, STAIN_TILES // len(train))
+    spans = [span for bag in train for span in sample_spans(bag, each, derive_seed(parameters.seed, "stain"), 0)]
+    # of very many patients, some
+    chosen = [spans[at * len(spans) // min(len(spans), STAIN_TILES)] for at in range(min(len(spans), STAIN_TILES))]
+    side = min(parameters.input_px, dataset.schema.tile_px)
+    source = TileSource([], tile_px=dataset.schema.tile_px, side=side)
+    tiles = np.concatenate(list(source.stream(lambda: iter(chosen), 64)))
+    return fit_reference(parameters.stain_normalisation, tiles)
+
+
+def build_model(
+    dataset: TiledDataset, parameters: TrainingParameters, stain_reference: Reference | None = None
+) -> BagModel:
     """A fresh model for this dataset's tiles and labels, with its metadata."""
     schema = dataset.schema
     options: dict[str, Any] = parameters.to_json()
@@ -124,6 +154,9 @@ def build_model(dataset: TiledDataset, parameters: TrainingParameters) -> BagMod
         "mpp": schema.mpp,
         "parameters": dict(options),
     }
+    if stain_reference:
+        metadata["stain_reference"] = stain_reference
+        options["stain_reference"] = stain_reference
     return create_bag_model(tile_px=schema.tile_px, label_names=list(schema.labels), metadata=metadata, **options)
 
 

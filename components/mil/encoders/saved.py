@@ -9,11 +9,12 @@ import keras
 from keras import layers
 
 from components.mil.encoders.preprocessing import ShrinkTiles
+from components.mil.stain import add_normalisation
 from components.records.errors import InputError
 
 
 def build_saved(
-    tile_px: int, encoder_path: str = "", freeze_encoder: bool = True, input_px: int = 64, **_: Any
+    tile_px: int, encoder_path: str = "", freeze_encoder: bool = True, input_px: int = 64, **options: Any
 ) -> keras.Model:
     """A saved Keras model (`.keras` file or folder) that takes RGB pictures of values 0–255.
 
@@ -25,6 +26,7 @@ def build_saved(
         encoder_path: the saved model.
         freeze_encoder: keep its weights as they are; also keeps its layers in inference mode.
         input_px: side for a model whose input side is open, px.
+        options: `stain_normalisation` and `stain_reference`, as `add_normalisation` takes them.
 
     Returns:
         Keras model, uint8 [n, h, w, 3] to float32 [n, d].
@@ -48,6 +50,7 @@ def build_saved(
     inner.trainable = not freeze_encoder
     tiles = keras.Input((None, None, 3), dtype="uint8", name="tiles")
     x = ShrinkTiles(shape[1] or input_px, name="shrink")(tiles)
+    x = add_normalisation(x, options.get("stain_normalisation", "none"), options.get("stain_reference"))
     x = inner(x, training=False) if freeze_encoder else inner(x)
     if not hasattr(x, "shape") or len(x.shape) not in (2, 4) or x.shape[-1] is None:
         raise InputError("does not give one vector a picture", where=encoder_path, mend=mend)

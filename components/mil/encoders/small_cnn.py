@@ -10,11 +10,12 @@ from keras import layers
 from numpy.typing import NDArray
 
 from components.mil.encoders.preprocessing import ShrinkTiles
+from components.mil.stain import add_normalisation
 
 WIDTHS = (16, 32, 64, 128)
 
 
-def build_small_cnn(tile_px: int, input_px: int = 64, embedding_dim: int = 128, **_: Any) -> keras.Model:
+def build_small_cnn(tile_px: int, input_px: int = 64, embedding_dim: int = 128, **options: Any) -> keras.Model:
     """Strided convolutions, then mean and maximum over the map, then one dense layer.
 
     No batch normalisation: tiles of one bag are alike, and statistics over a batch of bags differ from those at
@@ -24,12 +25,14 @@ def build_small_cnn(tile_px: int, input_px: int = 64, embedding_dim: int = 128, 
         tile_px: side of the tiles it is meant for, px.
         input_px: side they are shrunk to first, px.
         embedding_dim: length of the embedding.
+        options: `stain_normalisation` and `stain_reference`, as `add_normalisation` takes them.
 
     Returns:
         Keras model, uint8 [n, h, w, 3] to float32 [n, embedding_dim].
     """
     tiles = keras.Input((None, None, 3), dtype="uint8", name="tiles")
     x = ShrinkTiles(min(input_px, tile_px), name="shrink")(tiles)
+    x = add_normalisation(x, options.get("stain_normalisation", "none"), options.get("stain_reference"))
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(x)
     for number, width in enumerate(WIDTHS, start=1):
         x = layers.Conv2D(

@@ -205,3 +205,22 @@ def test_measures():
     assert mean_auc(np.stack([1 - scores, scores], axis=1), positive.astype(int)) == 0.75
     assert mean_auc(np.eye(3), np.array([0, 1, 2])) == 1.0
     np.testing.assert_allclose(balanced_weights(np.array([0, 0, 0, 1]), 2), [4 / 6, 2.0])
+
+
+@pytest.mark.parametrize("method", ["macenko", "reinhard"])
+def test_stain_normalisation_is_fitted_on_train_slides_and_saved(build, tmp_path, method):
+    root = build(tmp_path / "tiled")
+    parameters = replace(TINY, epochs=1, stain_normalisation=method)
+    train(root, tmp_path / "one", parameters)
+    train(root, tmp_path / "two", parameters)
+    model = load_bag_model(str(tmp_path / "one/model"))
+    reference = model.encoder.get_layer("stain").reference
+    card = json.loads((tmp_path / "one/model/bagline.json").read_text())
+    assert card["stain_reference"] == reference
+    assert card["parameters"]["stain_normalisation"] == method
+    for name in ("config.json", "model.weights.h5"):
+        assert (tmp_path / "one/model" / name).read_bytes() == (tmp_path / "two/model" / name).read_bytes()
+    found = list(predict_bags(model, TiledDataset(root), "test"))
+    assert np.isfinite(found[0].probabilities).all()
+    with pytest.raises(InputError, match="unknown stain_normalisation 'macenco'; did you mean 'macenko'"):
+        TrainingParameters(stain_normalisation="macenco").check()
