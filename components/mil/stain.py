@@ -115,7 +115,7 @@ def _as_pixels(tiles: Any) -> Any:
 
 
 def _density(pixels: Any) -> Any:
-    """Optical density (natural logarithm); a little below 0 where the glass is brighter than the light is taken to be."""
+    """Optical density (natural logarithm); a little below 0 where glass is brighter than the light is taken to be."""
     return -tf.math.log((pixels + 1) / _LIGHT)
 
 
@@ -204,7 +204,7 @@ class NormaliseStain(keras.layers.Layer):
 
     def call(self, tiles: Any) -> Any:
         """The normalised tiles."""
-        apply = {"macenko": normalise_macenko, "reinhard": normalise_reinhard}[self.method]
+        apply: Any = {"macenko": normalise_macenko, "reinhard": normalise_reinhard}[self.method]
         return tf.stop_gradient(tf.round(apply(tiles, **self.reference)))
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -37,6 +37,7 @@ def test_totals_that_differ_are_refused(tmp_path):
 
     summary = {
         "slides": 1, "slides_by_status": {"tiled": 1}, "tiles": 3, "tiles_planned": 4, "tiles_failed": 0,
+        "tiles_blurred": 0,
         "splits": {"all": {"tiles": 3}},
     }  # fmt: skip
     with pytest.raises(WorkError, match=r"tiles planned and accounted for .4 and 3."):
