@@ -8,6 +8,7 @@ in an iterative search that is no graph of TensorFlow ops, and no kept library b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -115,7 +116,7 @@ def _as_pixels(tiles: Any) -> Any:
 
 
 def _density(pixels: Any) -> Any:
-    """Optical density (natural logarithm); a little below 0 where glass is brighter than the light is taken to be."""
+    """Optical density (natural logarithm); a little below 0 where px are brighter than the light is taken to be."""
     return -tf.math.log((pixels + 1) / _LIGHT)
 
 
@@ -204,7 +205,7 @@ class NormaliseStain(keras.layers.Layer):
 
     def call(self, tiles: Any) -> Any:
         """The normalised tiles."""
-        apply: Any = {"macenko": normalise_macenko, "reinhard": normalise_reinhard}[self.method]
+        apply: Callable[..., Any] = normalise_macenko if self.method == "macenko" else normalise_reinhard
         return tf.stop_gradient(tf.round(apply(tiles, **self.reference)))
 
     def compute_output_shape(self, input_shape: Any) -> Any:

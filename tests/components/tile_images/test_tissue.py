@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 
 from components.tile_images.tissue import (
@@ -205,10 +205,16 @@ def test_folds_are_the_doubled_part(size):
 def test_a_megapixel_costs_little():
     picture = draw_glass(size=(1000, 1000))
     draw_tissue(picture, (200, 200, 700, 800))
-    tissue_mask(picture)
-    costs = []
-    for _ in range(3):
-        start = time.process_time()
-        tissue_mask(picture)
-        costs.append(time.process_time() - start)
-    assert min(costs) < 0.15
+    image = Image.fromarray(picture)
+
+    def measure(work):
+        costs = []
+        for _ in range(4):
+            start = time.process_time()
+            work()
+            costs.append(time.process_time() - start)
+        return min(costs)
+
+    # a busy machine slows both alike; one small blur is 0.03 s of CPU
+    blur = measure(lambda: image.filter(ImageFilter.BoxBlur(1)))
+    assert measure(lambda: tissue_mask(picture)) < 5 * blur
