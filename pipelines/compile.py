@@ -65,9 +65,7 @@ def compile_pipeline(name: str, *, images: str = "", allow_tags: bool = False, c
         InputError: no digests are given and tags are not allowed.
     """
     if not images and not allow_tags:
-        raise InputError(
-            "the images have no digests", where="bagline compile", mend="pass --images images.json, or --allow-tags"
-        )
+        raise InputError("the images have no digests", mend="pass --images images.json, or --allow-tags")
     references = read_images(images, allow_tags=allow_tags) if images else None
     given = read_config(config)["resources"] if config else {}
     return build_spec(load_pipeline(name).build(resources=read_resources(given, config)), references)

@@ -216,6 +216,8 @@ def translate_os_errors(where: str) -> Iterator[None]:
             raise InputError("the file system is read-only", where=where, mend="choose another --out") from None
         if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise InputError("a file is in the way of a folder, or the reverse", where=where, mend="move it") from None
+        if error.errno == errno.ENOENT:
+            raise InputError("can't be made there", where=where, mend="choose another --out") from None
         raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import logging
 import math
 import os
@@ -67,6 +68,7 @@ def run_tiling(
         WorkError: more slides were lost than `max_failed_share`, after everything was written; or no space is left.
     """
     parameters = parameters or TilingParameters()
+    check_runner(runner)
     if workers < 1:
         raise InputError(f"{workers} is out of range", where="workers", mend="give at least 1")
     manifest = read_manifest(manifest_path)
@@ -102,6 +104,15 @@ def run_tiling(
         lanes.close_pools()
     check_losses(summary, read_ledger(storage.join(out, "ledger.jsonl")), parameters)
     return summary
+
+
+def check_runner(runner: str) -> None:
+    """Raises InputError where Beam has no runner of that name; a dotted class path is Beam's to judge."""
+    if runner in RUNNERS or "." in runner:
+        return
+    near = difflib.get_close_matches(runner, RUNNERS, n=1, cutoff=0.6)
+    mend = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(RUNNERS)}"
+    raise InputError(f"unknown Beam runner {runner!r}", where="runner", mend=mend)
 
 
 def check_splits(manifest: Manifest) -> None:

@@ -161,6 +161,12 @@ def build_model(
 
 
 def _check_bags(dataset: TiledDataset, train: Sequence[Bag], validation: Sequence[Bag]) -> None:
+    if not any(row.split for row in dataset.manifest.rows):
+        raise InputError(
+            "its records have no split",
+            where=dataset.root,
+            mend="run `bagline split`, then tile the split.csv it writes",
+        )
     mend = "split again with other shares or another seed, or add patients"
     if len(dataset.schema.labels) < 2:
         raise InputError(f"has the one label {dataset.schema.labels[0]!r}", where=dataset.root, mend="add patients")

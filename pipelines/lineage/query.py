@@ -70,7 +70,7 @@ def find_out(target: str, out: str = "") -> tuple[str, str]:
             return folder, os.path.relpath(path, folder)
         parent = os.path.dirname(folder)
         if parent == folder:
-            raise InputError(f"no run found for {target!r}", where="bagline lineage", mend="pass --out OUT")
+            raise InputError(f"no run found for {target!r}", mend="pass --out OUT")
         folder = parent
 
 

@@ -217,3 +217,16 @@ def test_an_empty_folder_of_images_is_refused(cohort, tmp_path, capsys):
 def test_a_step_on_a_folder_without_records_is_refused(command, tmp_path, capsys):
     assert main([command, str(tmp_path)]) == 2
     assert "run `bagline tile`" in capsys.readouterr().err
+
+
+def test_training_on_records_without_a_split_says_what_to_do(cohort, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert main(["tile", str(cohort / "manifest.csv"), "--images-root", str(cohort), "--out", out]) == 0
+    assert main(["train", out]) == 2
+    assert "run `bagline split`" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_out_that_can_not_be_made_is_refused(cohort, capsys):
+    manifest = str(cohort / "manifest.csv")
+    assert main(["run", manifest, "--images-root", str(cohort), "--out", "/proc/bagline"]) == 2
+    assert "choose another --out" in capsys.readouterr().err

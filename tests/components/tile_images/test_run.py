@@ -357,3 +357,11 @@ def test_every_shared_slide_ends_in_the_ledger(drawn, shared_slides, tmp_path):
     for tile in tiles:
         picture = np.asarray(Image.open(io.BytesIO(tile["image/encoded"][0])))
         assert (picture == reader.read_region(tile["tile/x"][0], tile["tile/y"][0], 0, 256, 256)).all()
+
+
+@pytest.mark.parametrize(("runner", "fact"), [("DirectRuner", "did you mean DirectRunner?"), ("xyz", "choose one of")])
+def test_an_unknown_runner_is_refused_before_anything_is_written(runner, fact, tmp_path):
+    with pytest.raises(InputError, match="unknown Beam runner") as caught:
+        run_tiling("m.csv", str(tmp_path), str(tmp_path / "out"), runner=runner)
+    assert fact in str(caught.value)
+    assert not (tmp_path / "out").exists()
