@@ -27,6 +27,17 @@ from components.tile_images.work import find_plan
 
 logger = logging.getLogger(__name__)
 
+RUNNERS = (
+    "DirectRunner",
+    "FnApiRunner",
+    "BundleBasedDirectRunner",
+    "DataflowRunner",
+    "FlinkRunner",
+    "SparkRunner",
+    "PortableRunner",
+    "PrismRunner",
+)
+
 
 def run_tiling(
     manifest_path: str,
