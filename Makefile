@@ -12,6 +12,8 @@ SAMPLE ?= out/sample
 SEED ?= 0
 RUN_SETTINGS ?=
 PYTEST ?=
+BENCH_WORK ?= out/bench
+BENCH_OPTIONS ?=
 
 # uv takes pip's index and certificate where pip was given one.
 ifdef PIP_INDEX_URL
@@ -52,10 +54,10 @@ lint: $(VENV)/.dev ## Style, types and import rules
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(VENV)/.dev ## The benchmarks, with their figures
-	@for script in tests/benchmarks/bench_*.py; do \
-	  [ -f "$$script" ] || { echo 'there is no benchmark yet'; break; }; \
-	  printf '\n== %s\n' "$$script"; $(BIN)/python "$$script"; done
+bench: $(VENV)/.dev ## The benchmarks, with their figures; large slides are made in BENCH_WORK
+	$(BIN)/python tests/benchmarks/bench_split.py
+	$(BIN)/python tests/benchmarks/bench_blocks.py --work $(BENCH_WORK)
+	$(BIN)/python tests/benchmarks/bench_tiling.py --work $(BENCH_WORK) $(BENCH_OPTIONS)
 
 ##@ Build
 .PHONY: compile
