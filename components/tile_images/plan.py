@@ -21,7 +21,7 @@ from components.records import storage
 from components.records.errors import BaglineError, SlideError
 from components.records.provenance import file_digest
 from components.tile_images import grid
-from components.tile_images.morphology import Mask
+from components.tile_images.morphology import Mask, reduce_picture
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.qc_sheet import save_sheet
 from components.tile_images.scale import Scale, check_mpp, choose_scale, resolve_mpp
@@ -346,6 +346,6 @@ def save_thumbnail(
     factor = math.ceil(max(picture.shape[:2]) / THUMBNAIL_PX)
     path = f"thumbnails/{image_id}.jpg"
     content = io.BytesIO()
-    Image.fromarray(picture).reduce(factor).save(content, "JPEG", quality=85)
+    Image.fromarray(reduce_picture(picture, factor)).save(content, "JPEG", quality=85)
     storage.write_bytes(storage.join(out, path), content.getvalue())
     return {"path": path, "downsample": downsample * factor, "width": size[0], "height": size[1]}
