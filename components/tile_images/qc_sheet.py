@@ -56,14 +56,13 @@ def draw_sheet(picture: Picture, found: Findings, tiles: Tiles, downsample: floa
     for left, top, right, bottom in corners.tolist():
         kept[top:bottom, left:right] = True
     dark = small.mean() < 80
-    whole = Image.fromarray(small)
-    faded = whole.point([(level * 2 + (0 if dark else 3 * 255)) // 5 for level in range(256)] * 3)
-    faded.paste(whole, mask=Image.fromarray(kept.view(np.uint8) * np.uint8(255)))
-    shown = np.array(faded)
+    canvas = Image.fromarray(small).point([(level * 2 + (0 if dark else 3 * 255)) // 5 for level in range(256)] * 3)
+    canvas.paste(Image.fromarray(small), mask=Image.fromarray(kept.view(np.uint8) * np.uint8(255)))
     for mask, colour in ((found.pen, PEN), (found.fold, FOLD)):
-        where = _reduce(mask, factor, height, width)
-        shown[where] = (shown[where].astype(np.uint16) + np.array(colour)) // 2
-    canvas = Image.fromarray(shown)
+        if mask.any():
+            shown, where = np.array(canvas), _reduce(mask, factor, height, width)
+            shown[where] = (shown[where].astype(np.uint16) + np.array(colour)) // 2
+            canvas = Image.fromarray(shown)
     if side / scale >= 4:
         _draw_grid(canvas, corners)
     tissue = _reduce(found.tissue, factor, height, width)
