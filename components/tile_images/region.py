@@ -15,7 +15,7 @@ from components.readers.open_slide import open_slide
 from components.readers.protocol import SlideReader
 from components.records import storage
 from components.records.errors import SlideError
-from components.records.example import encode_example, encode_features
+from components.records.example import encode_example, encode_feature, encode_features
 from components.records.tfrecord import frame
 from components.tile_images import grid, lanes
 from components.tile_images.encode import TileEncoder
@@ -215,8 +215,13 @@ class _RegionRecords(Iterator[bytes]):
                 self.blurred += 1
                 continue
             self.lossless += encoded.lossless
-            changing = {"tile/x": x, "tile/y": y, "tile/tissue": tissue, "image/encoded": encoded.content}
-            return encode_example(self._seldom(encoded.format, encoded.lossless, label), encode_features(changing))
+            return encode_example(
+                self._seldom(encoded.format, encoded.lossless, label),
+                encode_feature("tile/x", x),
+                encode_feature("tile/y", y),
+                encode_feature("tile/tissue", tissue),
+                encode_feature("image/encoded", encoded.content),
+            )
         lanes.mark(lanes.NOWHERE)
         raise StopIteration
 
