@@ -113,10 +113,7 @@ def add_slide(outcome: Outcome, task: SlideTask, parameters: TilingParameters, o
 
 
 def count_details(plan: SlidePlan, results: list[RegionResult]) -> dict[str, Any]:
-    """The plan's details, with what only its regions know.
-
-    Tiles left out as blurred, tiles of several stored blocks, why those may not be lossless, bytes fetched from a bucket.
-    """
+    """The plan's details, with what only its regions know: tiles left out as blurred, tiles joined, bytes fetched."""
     if not plan.details:
         return {}
     details = {**plan.details, "tiles_blurred": sum(result.blurred for result in results)}

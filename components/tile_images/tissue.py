@@ -248,7 +248,9 @@ def _find_bright(signal: NDArray[np.uint8], method: str, threshold: float) -> Ma
 
 def _otsu(values: NDArray[np.uint8]) -> float:
     """The threshold of the greatest variance between the two classes (Otsu 1979, eq. 18)."""
-    counts = np.bincount(values, minlength=256).astype(np.float64)
+    counts = np.zeros(256)
+    for start in range(0, len(values), 1 << 17):
+        counts += np.bincount(values[start : start + (1 << 17)], minlength=256)
     below, total = np.cumsum(counts), counts.sum()
     mass = np.cumsum(counts * np.arange(256))
     with np.errstate(divide="ignore", invalid="ignore"):
