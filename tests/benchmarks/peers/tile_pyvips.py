@@ -1,4 +1,4 @@
-"""libvips: a streamed thumbnail, Otsu's threshold on its saturation, then random-access crops as JPEG q90, one thread."""
+"""libvips: a streamed thumbnail, Otsu on its saturation, then random-access crops as JPEG q90, one thread."""
 
 import os
 import struct
