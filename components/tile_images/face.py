@@ -42,6 +42,6 @@ def tile_into(
         images_fingerprint=images_fingerprint,
     )
     totals = {f"slides_{name}": float(count) for name, count in summary["slides_by_status"].items()}
-    for name in ("tiles", "tiles_failed", "tiles_lossless", "bytes", "slides_lost_share"):
+    for name in ("tiles", "tiles_failed", "tiles_lossless", "tiles_joined", "bytes", "slides_lost_share"):
         totals[name] = float(summary[name])
     return metadata, totals
