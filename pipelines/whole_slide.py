@@ -91,6 +91,7 @@ def build(
         runner: str = "DirectRunner",
         workers: int = 1,
         beam_options: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
+        dataflow: dict = {},  # type: ignore[type-arg]  # noqa: B006
         max_blank_share: float = 0.5,
         blank_deviation: float = 6.0,
         max_duplicates_across_splits: int = 0,
@@ -170,6 +171,7 @@ def build(
                 runner=runner,
                 workers=workers,
                 beam_options=beam_options,
+                dataflow=dataflow,
             )
             made["records"] = place(task, "tile").outputs["records"]
         if "validate" in steps:

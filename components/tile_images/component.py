@@ -33,6 +33,7 @@ def tile_images(
     runner: str = "DirectRunner",
     workers: int = 1,
     beam_options: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
+    dataflow: dict = {},  # type: ignore[type-arg]  # noqa: B006
 ) -> None:
     """Cuts the slides of a split manifest into tiles, as TFRecords with a ledger."""
     from components.records.storage import write_json
@@ -46,6 +47,7 @@ def tile_images(
         runner=runner,
         workers=workers,
         beam_options=beam_options,
+        dataflow=dataflow,
         parameters={
             "tile_px": tile_px,
             "mpp": mpp,

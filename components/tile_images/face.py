@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.records.provenance import artifact_metadata
+from components.tile_images.dataflow import read_dataflow_options
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.run import run_tiling
 
@@ -19,6 +20,7 @@ def tile_into(
     runner: str,
     workers: int,
     beam_options: Sequence[str],
+    dataflow: Mapping[str, Any],
     parameters: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Runs the tiling; the metadata of the records artifact, and the totals as metrics.
@@ -27,6 +29,8 @@ def tile_into(
         InputError, WorkError: as `run_tiling`.
     """
     chosen = TilingParameters(**parameters)
+    if dataflow:
+        read_dataflow_options(dataflow)
     summary = run_tiling(
         manifest_path, images_root, out, chosen, runner=runner, workers=workers, beam_options=list(beam_options)
     )
