@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from components.records import storage
@@ -34,6 +35,11 @@ def read_images(path: str, *, allow_tags: bool = False) -> dict[str, str]:
     images = storage.read_json(path)
     if not isinstance(images, dict):
         raise InputError("is not a mapping of image names to references", where=path, mend="run `make images`")
+    return check_images(images, path, allow_tags=allow_tags)
+
+
+def check_images(images: Mapping[str, Any], path: str, *, allow_tags: bool = False) -> dict[str, str]:
+    """The images that pipelines use, out of a mapping that `path` holds; raises InputError as `read_images` does."""
     missing = [name for name in IMAGES if name not in images]
     if missing:
         raise InputError(f"lacks the image {', '.join(missing)}", where=path, mend="run `make images`")
@@ -46,7 +52,10 @@ def read_images(path: str, *, allow_tags: bool = False) -> dict[str, str]:
 
 
 def build_spec(pipeline: Any, images: dict[str, str] | None = None) -> dict[str, Any]:
-    """The pipeline spec of a built pipeline, its image placeholders replaced by `images` where given."""
+    """The pipeline spec of a built pipeline, its image placeholders replaced by `images` where given.
+
+    Each task is told what it was started from (`BAGLINE_IMAGE`), and writes it into its artifacts' metadata.
+    """
     from google.protobuf import json_format
 
     spec: dict[str, Any] = json_format.MessageToDict(pipeline.pipeline_spec)
@@ -55,6 +64,8 @@ def build_spec(pipeline: Any, images: dict[str, str] | None = None) -> dict[str,
         match = _PLACEHOLDER.match(container["image"]) if container else None
         if images and container and match:
             container["image"] = images[match.group(1)]
+            told = [entry for entry in container.get("env", []) if entry["name"] != "BAGLINE_IMAGE"]
+            container["env"] = [*told, {"name": "BAGLINE_IMAGE", "value": container["image"]}]
     return spec
 
 
@@ -68,7 +79,14 @@ def compile_pipeline(name: str, *, images: str = "", allow_tags: bool = False, c
         raise InputError("the images have no digests", mend="pass --images images.json, or --allow-tags")
     references = read_images(images, allow_tags=allow_tags) if images else None
     given = read_config(config)["resources"] if config else {}
-    return build_spec(load_pipeline(name).build(resources=read_resources(given, config)), references)
+    return compile_for_cloud(name, references, given, config)
+
+
+def compile_for_cloud(
+    name: str, references: dict[str, str] | None, resources: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """The spec of the pipeline `name` with image references and a config's `resources` (of the file `where`) in it."""
+    return build_spec(load_pipeline(name).build(resources=read_resources(resources, where)), references)
 
 
 def render(spec: dict[str, Any]) -> str:
@@ -87,3 +105,8 @@ def signature_of(spec: dict[str, Any]) -> Signature:
         )
         for name, definition in sorted(found.items())
     }
+
+
+def steps_of(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Task name → the step's name as users say it."""
+    return {task: body.get("taskInfo", {}).get("name", task) for task, body in spec["root"]["dag"]["tasks"].items()}
