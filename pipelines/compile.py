@@ -69,17 +69,38 @@ def build_spec(pipeline: Any, images: dict[str, str] | None = None) -> dict[str,
     return spec
 
 
-def compile_pipeline(name: str, *, images: str = "", allow_tags: bool = False, config: str = "") -> dict[str, Any]:
-    """The spec of the pipeline `name` for Vertex AI; a config file's `resources` go into it.
+def compile_pipeline(
+    name: str, *, images: str = "", allow_tags: bool = False, config: str = "", env: str = ""
+) -> dict[str, Any]:
+    """The spec of the pipeline `name` for Vertex AI; the `resources` of environment and config file go into it.
 
     Raises:
         InputError: no digests are given and tags are not allowed.
     """
-    if not images and not allow_tags:
-        raise InputError("the images have no digests", mend="pass --images images.json, or --allow-tags")
-    references = read_images(images, allow_tags=allow_tags) if images else None
-    given = read_config(config)["resources"] if config else {}
-    return compile_for_cloud(name, references, given, config)
+    if not env:
+        given = read_config(config)["resources"] if config else {}
+        return compile_for_cloud(name, read_references(images, "--images", allow_tags=allow_tags), given, config)
+    from pipelines.vertex.environment import load_config
+
+    found = load_config(env, config)
+    images_given = images or (found.environment.images if found.environment else "")
+    references = read_references(images_given, f"{found.where}: environment.images", allow_tags=allow_tags)
+    return compile_for_cloud(name, references, found.resources, found.where)
+
+
+def read_references(images: str | Mapping[str, str], where: str, *, allow_tags: bool = False) -> dict[str, str] | None:
+    """Image references out of a mapping that `where` holds, or an images.json; None where tags are allowed instead.
+
+    Raises:
+        InputError: as `read_images`, or none are given and tags are not allowed.
+    """
+    if isinstance(images, Mapping):
+        return check_images(images, where, allow_tags=allow_tags)
+    if images:
+        return read_images(images, allow_tags=allow_tags)
+    if allow_tags:
+        return None
+    raise InputError("the images have no digests", mend="pass --images images.json, or --allow-tags")
 
 
 def compile_for_cloud(

@@ -34,7 +34,9 @@ def add_parameters(parser: argparse.ArgumentParser) -> None:
 
 def add_environment(parser: argparse.ArgumentParser) -> None:
     """`--env NAME` and `--config FILE`."""
-    parser.add_argument("--env", default="", metavar="NAME", help="environment, a file of pipelines/configs/ (dev, prod)")
+    parser.add_argument(
+        "--env", default="", metavar="NAME", help="environment, a file of pipelines/configs/ (dev, prod)"
+    )
     parser.add_argument(
         "--config", default="", metavar="FILE", help="another such file; with --env, its keys take the place of those"
     )

@@ -32,7 +32,7 @@ def credentials_for(address: str) -> Any:
     from google.auth.exceptions import DefaultCredentialsError
 
     if address.startswith("http://"):
-        return AnonymousCredentials()
+        return AnonymousCredentials()  # type: ignore[no-untyped-call]
     try:
         return default(scopes=_SCOPES)[0]
     except DefaultCredentialsError:
@@ -80,20 +80,13 @@ class Clients:
 def patiently() -> Any:
     """Retries a question for five minutes while the service or the network is away; for reading only."""
     from google.api_core import exceptions, retry
-    from requests.exceptions import ConnectionError as NoConnection
-    from requests.exceptions import Timeout
 
-    away = (
-        exceptions.ServiceUnavailable,
-        exceptions.TooManyRequests,
-        exceptions.InternalServerError,
-        exceptions.GatewayTimeout,
-        exceptions.BadGateway,
-        NoConnection,
-        Timeout,
-    )
+    def away(error: Exception) -> bool:
+        gateway = isinstance(error, exceptions.GatewayTimeout | exceptions.BadGateway)
+        return gateway or bool(retry.if_transient_error(error))
+
     wait = float(os.environ.get("BAGLINE_RETRY_SECONDS", "300"))
-    return retry.Retry(predicate=retry.if_exception_type(*away), initial=0.5, maximum=20.0, timeout=wait)
+    return retry.Retry(predicate=away, initial=0.5, maximum=20.0, timeout=wait)
 
 
 @contextlib.contextmanager
@@ -101,7 +94,6 @@ def explain(what: str) -> Iterator[None]:
     """Turns a refusal into one line: `what` was asked, why not, and the mend."""
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError
-    from requests.exceptions import RequestException
 
     try:
         yield
@@ -113,7 +105,10 @@ def explain(what: str) -> Iterator[None]:
         raise _explained(what, error) from None
     except GoogleAuthError as error:
         raise InputError(f"{what}: the credentials are refused ({_words(error)})", mend=_LOGIN) from None
-    except RequestException as error:
+    except OSError as error:  # what `requests` raises is one
+        answer = getattr(error, "response", None)
+        if answer is not None:
+            raise _explained(what, exceptions.from_http_response(answer)) from None  # type: ignore[no-untyped-call]
         raise WorkError(f"{what}: no answer ({_words(error)})", mend="check the network, and try again") from None
 
 
@@ -147,5 +142,5 @@ def ask(service: str, default: str, path: str, body: dict[str, Any] | None = Non
         url = f"{address}/{path}"
         answer = session.get(url, timeout=TIMEOUT) if body is None else session.post(url, json=body, timeout=TIMEOUT)
         if answer.status_code >= 400:
-            raise exceptions.from_http_response(answer)
+            raise exceptions.from_http_response(answer)  # type: ignore[no-untyped-call]
         return answer.json()

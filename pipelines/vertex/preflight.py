@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -26,9 +27,12 @@ def check_readiness(environment: Environment, spec: Mapping[str, Any]) -> None:
     Raises:
         InputError: names all that is missing, in one line.
     """
+    checks: list[Callable[[], None]] = [
+        lambda: _check_bucket(environment.pipeline_root),
+        lambda: _check_account(environment),
+        *(functools.partial(_check_image, image) for image in images_of(spec)),
+    ]
     problems = []
-    checks = [lambda: _check_bucket(environment.pipeline_root), lambda: _check_account(environment)]
-    checks += [lambda image=image: _check_image(image) for image in images_of(spec)]  # type: ignore[misc]
     for check in checks:
         try:
             check()
@@ -88,7 +92,9 @@ def _check_account(environment: Environment) -> None:
         body = {"permissions": [_ACT_AS]}
         granted = ask("iam", "https://iam.googleapis.com", f"{path}:testIamPermissions", body)
     if _ACT_AS not in granted.get("permissions", []):
-        raise InputError(f"you may not act as {account}", where=where, mend="ask for roles/iam.serviceAccountUser on it")
+        raise InputError(
+            f"you may not act as {account}", where=where, mend="ask for roles/iam.serviceAccountUser on it"
+        )
 
 
 def _check_image(image: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from components.records import storage
 from components.records.errors import InputError
 from components.records.provenance import code_version
-from pipelines.compile import check_images, compile_for_cloud, read_images, signature_of, steps_of
+from pipelines.compile import compile_for_cloud, read_references, signature_of, steps_of
 from pipelines.local.inputs import look_at_inputs
 from pipelines.parameters import check_parameters, check_steps, parse_assignments
 from pipelines.vertex.environment import Config, Environment
@@ -118,14 +118,8 @@ def images_of(spec: Mapping[str, Any]) -> list[str]:
 def _compile(order: Order, name: str) -> dict[str, Any]:
     if order.spec is not None:
         return json.loads(json.dumps(order.spec))  # type: ignore[no-any-return]
-    given = order.images or order.environment.images
-    if not given and not order.allow_tags:
-        raise InputError("the images have no digests", mend="pass --images images.json, or name them in environment:")
-    references = None
-    if isinstance(given, dict):
-        references = check_images(given, f"{order.config.where}: environment.images", allow_tags=order.allow_tags)
-    elif given:
-        references = read_images(given, allow_tags=order.allow_tags)
+    where = f"{order.config.where}: environment.images"
+    references = read_references(order.images or order.environment.images, where, allow_tags=order.allow_tags)
     return compile_for_cloud(name, references, order.config.resources, order.config.where)
 
 
@@ -138,7 +132,9 @@ def _values(order: Order, name: str, spec: dict[str, Any]) -> tuple[dict[str, An
     values = check_parameters(given, free, config.where) | parse_assignments(order.assignments, free)
     for key in _PATHS:
         if values.get(key) and not str(values[key]).startswith(("gs://", "/gcs/")):
-            raise InputError(f"{key} is {values[key]!r}, on this machine", mend="copy it to a bucket, and name it gs://…")
+            raise InputError(
+                f"{key} is {values[key]!r}, on this machine", mend="copy it to a bucket, and name it gs://…"
+            )
     if "dataflow" in signature and config.dataflow:
         values["dataflow"] = config.dataflow
     found, upload = _look(order) if "manifest" in signature else ({}, None)

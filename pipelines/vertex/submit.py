@@ -68,7 +68,6 @@ def join_experiment(clients: Clients, environment: Environment, job: str, *, pat
         patience: seconds to wait for the run to appear in the metadata store.
     """
     from google.api_core.exceptions import AlreadyExists, GoogleAPICallError, NotFound, RetryError
-    from requests.exceptions import RequestException
 
     store = f"{environment.parent}/metadataStores/default"
     experiment = f"{store}/contexts/{environment.experiment}"
@@ -93,7 +92,7 @@ def join_experiment(clients: Clients, environment: Environment, job: str, *, pat
             except AlreadyExists:
                 _LOG.debug("experiment %s was made meanwhile", environment.experiment)
         clients.metadata.add_context_children(context=experiment, child_contexts=[run], timeout=TIMEOUT)
-    except (GoogleAPICallError, RetryError, RequestException) as error:
+    except (GoogleAPICallError, RetryError, OSError) as error:
         _LOG.warning("experiment %s: the run is not in it: %s", environment.experiment, " ".join(str(error).split()))
         return False
     return True
