@@ -11,7 +11,6 @@ from pipelines.vertex.client import TIMEOUT, Clients, explain, patiently
 
 DONE = ("SUCCEEDED", "FAILED", "CANCELLED", "PAUSED")
 _WORDS = {
-    "PENDING": "waits for a machine",
     "RUNNING": "runs",
     "SKIPPED": "unchanged, taken from the cache",
     "CANCEL_PENDING": "is asked to stop",
@@ -54,7 +53,7 @@ def watch(clients: Clients, name: str, show: Callable[[str, str, bool], None], *
         for task in real_tasks(job):
             state = task.state.name
             attempts = len(failed_attempts(task))
-            if seen.get(task.task_id) != (state, attempts):
+            if state != "PENDING" and seen.get(task.task_id) != (state, attempts):
                 seen[task.task_id] = state, attempts
                 show(steps.get(task.task_name, task.task_name), _line(task, state, attempts), state in ("RUNNING",))
         state = state_of(job)
