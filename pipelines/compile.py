@@ -64,8 +64,8 @@ def build_spec(pipeline: Any, images: dict[str, str] | None = None) -> dict[str,
         match = _PLACEHOLDER.match(container["image"]) if container else None
         if images and container and match:
             container["image"] = images[match.group(1)]
-            told = [entry for entry in container.get("env", []) if entry["name"] != "BAGLINE_IMAGE"]
-            container["env"] = [*told, {"name": "BAGLINE_IMAGE", "value": container["image"]}]
+            # The image knows itself by digest: artifacts carry it, and Dataflow's workers run it.
+            container.setdefault("env", []).append({"name": "BAGLINE_IMAGE", "value": container["image"]})
     return spec
 
 

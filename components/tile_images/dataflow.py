@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
@@ -118,6 +119,56 @@ def read_dataflow_options(given: Mapping[str, Any], where: str = "dataflow") -> 
     if missing:
         raise InputError(f"lacks {', '.join(missing)}", where=where, mend="a Dataflow job needs them")
     return DataflowOptions(**{key: _read_value(key, value, str(known[key].type)) for key, value in given.items()})
+
+
+def read_flags(flags: Sequence[str]) -> dict[str, Any]:
+    """What Beam's own flags for Dataflow say of the options that every job needs."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("project", "region", "staging_location", "temp_location", "dataflow_endpoint", "sdk_container_image"):
+        parser.add_argument(f"--{name}", default="")
+    found, _ = parser.parse_known_args(list(flags))
+    said = {
+        "project": found.project,
+        "region": found.region,
+        "staging": found.staging_location or found.temp_location,
+        "image": found.sdk_container_image,
+        "endpoint": found.dataflow_endpoint,
+    }
+    return {name: value for name, value in said.items() if value}
+
+
+def write_flags(options: DataflowOptions, job_name: str) -> list[str]:
+    """The options as Beam's flags."""
+    staging = options.staging.rstrip("/")
+    flags = [
+        f"--job_name={job_name}",
+        f"--project={options.project}",
+        f"--region={options.region}",
+        f"--staging_location={staging}/staging",
+        f"--temp_location={staging}/temp",
+        f"--machine_type={options.machine_type}",
+        f"--disk_size_gb={options.disk_gb}",
+        f"--num_workers={options.workers}",
+        f"--max_num_workers={options.max_workers}",
+        "--autoscaling_algorithm=THROUGHPUT_BASED",
+        f"--dataflow_service_options=max_workflow_runtime_walltime_seconds={round(options.max_hours * 3600)}",
+        "--use_public_ips" if options.public_ips else "--no_use_public_ips",
+        f"--sdk_container_image={options.image}",
+        "--sdk_location=container",
+        "--no_save_main_session",
+        *(f"--labels={key}={value}" for key, value in sorted(options.labels.items())),
+    ]
+    optional = {
+        "service_account_email": options.service_account,
+        "network": options.network,
+        "subnetwork": options.subnetwork,
+        "dataflow_kms_key": options.kms_key,
+        "dataflow_endpoint": options.endpoint,
+    }
+    flags += [f"--{name}={value}" for name, value in optional.items() if value]
+    if options.endpoint.startswith("http://"):
+        flags.append("--no_auth")  # credentials are not shown to what is not encrypted
+    return flags
 
 
 def with_image(options: DataflowOptions, image: str) -> DataflowOptions:

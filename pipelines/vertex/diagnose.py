@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from dataclasses import asdict, dataclass, field
@@ -10,13 +9,17 @@ from typing import Any
 
 from components.records.errors import BaglineError, InputError
 from pipelines.local.stream import error_in_lines
-from pipelines.vertex.client import Clients, ask, explain
+from pipelines.vertex.client import Clients, ask, endpoint, explain
 from pipelines.vertex.environment import Environment
 from pipelines.vertex.links import job_link, logs_link, pipeline_log_filter, task_log_filter
 from pipelines.vertex.watch import failed_attempts, failed_tasks, get_job, real_tasks, state_of, step_names
 
 _LOG = logging.getLogger(__name__)
 _LINES = 100
+_PATIENCE = 10.0
+_TILE, _WAIT = "tile-images", "await-tiling"
+_RESOURCES = ("output:gcp_resources", "input:gcp_resources")
+_OURS = re.compile(r"^bagline \w+: (.*)$")
 _JOB = re.compile(r"^projects/[^/]+/locations/[^/]+/pipelineJobs/[^/]+$")
 _LINK = re.compile(r"/locations/([^/]+)/pipelines/runs/([^/?]+)\?(?:.*&)?project=([^&]+)")
 
@@ -153,7 +156,7 @@ def _look_at(job: Any, task: Any, step: str, project: str, logs: bool) -> Failed
     log_filter = task_log_filter(newest) if newest else pipeline_log_filter(job.name)
     log_filter += " severity>=ERROR"
     message = _error_in_log(newest, project) if logs and newest else ""
-    dataflow = [_dataflow_job(uri) for uri in _dataflow_uris(job, task)]
+    dataflow = _dataflow_jobs(job, task)
     evidence = " ".join([message, said, *(text for each in dataflow for text in each["errors"])])
     mend = "" if message and ";" in message else _mend(evidence, step)  # our own errors carry theirs
     return FailedTask(
@@ -191,41 +194,32 @@ def _error_in_log(custom_job: str, project: str) -> str:
         _LOG.warning("%s", error)
         return ""
     texts = [str(entry.get("textPayload") or entry.get("jsonPayload", {}).get("message", "")) for entry in entries]
-    return error_in_lines([line for text in reversed(texts) for line in text.splitlines()])[0]
+    lines = [line for text in reversed(texts) for line in text.splitlines()]
+    own = [match.group(1) for match in map(_OURS.match, lines) if match]
+    return own[-1] if own else error_in_lines(lines)[0]
 
 
-def _dataflow_uris(job: Any, failed: Any) -> list[str]:
-    """The Dataflow jobs that a failed task waited for or started, by `gcp_resources`."""
-    found: dict[str, None] = {}
-    for task in [failed, *(each for each in real_tasks(job) if each.task_name == "tile-images")]:
-        if task.task_name != failed.task_name and "wait" not in failed.task_name:
+def _dataflow_jobs(job: Any, failed: Any) -> list[dict[str, Any]]:
+    """The Dataflow jobs that a failed task waited for or started, by its `gcp_resources`: state, errors, page."""
+    from components.tile_images.dataflow_job import job_errors, job_link, job_state, name_state, read_gcp_resources
+
+    chosen = [failed]
+    if failed.task_name == _WAIT:
+        chosen += [task for task in real_tasks(job) if task.task_name == _TILE]
+    texts = [str((task.execution.metadata or {}).get(key, "") or "") for task in chosen for key in _RESOURCES]
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        try:
+            dataflow = read_gcp_resources(text, endpoint("dataflow", ""))
+        except BaglineError:
             continue
-        metadata = task.execution.metadata or {}
-        for key in ("output:gcp_resources", "input:gcp_resources"):
-            found |= dict.fromkeys(read_gcp_resources(str(metadata.get(key, "") or "")))
-    return list(found)
-
-
-def read_gcp_resources(text: str) -> list[str]:
-    """The Dataflow jobs' addresses in a `gcp_resources` value."""
-    try:
-        resources = json.loads(text)["resources"] if text else []
-    except (ValueError, KeyError, TypeError):
-        return []
-    return [
-        str(each["resourceUri"])
-        for each in resources
-        if each.get("resourceType") == "DataflowJob" and "resourceUri" in each
-    ]
-
-
-def _dataflow_job(uri: str) -> dict[str, Any]:
-    from components.tile_images.dataflow_job import job_errors, job_link, job_state
-
-    state, errors = "UNKNOWN", []
-    try:
-        with explain("the Dataflow job"):
-            state, errors = job_state(uri), list(job_errors(uri))
-    except BaglineError as error:
-        errors = [str(error)]
-    return {"job": uri, "state": state, "link": job_link(uri), "errors": errors}
+        if dataflow is None or dataflow.uri in found:
+            continue
+        state, errors = "of unknown state", []
+        try:
+            state = name_state(job_state(dataflow, patience=_PATIENCE))
+            errors = job_errors(dataflow, patience=_PATIENCE)
+        except BaglineError as error:
+            errors = [str(error)]
+        found[dataflow.uri] = {"job": dataflow.uri, "state": state, "link": job_link(dataflow), "errors": errors}
+    return list(found.values())

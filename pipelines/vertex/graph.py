@@ -105,14 +105,19 @@ class Graph:
         found = [self.artifacts[name] for name in self._inputs.get(execution, ()) if name in self.artifacts]
         return sorted(found, key=lambda artifact: (artifact.display_name, artifact.name))
 
-    def first_read(self, artifact: str) -> datetime | None:
-        """When the artifact was first read by an execution that is known here, or None."""
-        readers = [
-            self.executions[execution].create_time
-            for execution, inputs in self._inputs.items()
-            if artifact in inputs and execution in self.executions
+    def settled(self, uri: str) -> datetime | None:
+        """When the last task that made or handed on what stands at `uri` ended; None where none is known.
+
+        Tiling on Dataflow ends before its records are written: the waiting task and the checking one hand them on.
+        """
+        ends = [
+            self.executions[execution].update_time
+            for name, artifact in self.artifacts.items()
+            if artifact.uri == uri
+            for execution in self._makers.get(name, ())
+            if execution in self.executions and self.executions[execution].state.name != "CACHED"
         ]
-        return min(readers, default=None)
+        return max(ends, default=None)
 
     def _step(self, artifact: str) -> None:
         self._makers.setdefault(artifact, set())

@@ -26,7 +26,7 @@ class VertexLineage:
     """The lineage of artifacts on Vertex AI.
 
     A file's digest is the one that its bucket keeps. An artifact's files differ where one is missing, or was written
-    again after the task that made the artifact ended and the next one began to read it.
+    again after the tasks that made the artifact had ended.
     """
 
     def __init__(self, graph: Graph, *, verify: bool = True) -> None:
@@ -73,7 +73,7 @@ class VertexLineage:
         node = Node(Traced(name, digest_files(found), artifact.uri, found))
         if self._verify and artifact.uri.startswith("gs://"):
             if artifact.name not in self._differ:
-                self._differ[artifact.name] = self._mismatches(artifact, maker, files)
+                self._differ[artifact.name] = self._mismatches(artifact, files)
             node.mismatches = self._differ[artifact.name]
         if maker is None:
             return node
@@ -144,20 +144,20 @@ class VertexLineage:
             self._listed[uri] = _list(uri) if storage.is_remote(uri) else {}
         return self._listed[uri]
 
-    def _mismatches(self, artifact: Any, maker: Any, files: dict[str, tuple[str, datetime]]) -> list[str]:
+    def _mismatches(self, artifact: Any, files: dict[str, tuple[str, datetime]]) -> list[str]:
         if not files:
             return [f"{artifact.uri}: missing"]
         problems = []
         if artifact.display_name in ("records", "dataset") and "parts.json" in files:
             parts = storage.read_json(storage.join(artifact.uri, "parts.json"))
             problems = [f"{artifact.uri}/{part['path']}: missing" for part in parts if part["path"] not in files]
-        ends = [time for time in (maker.update_time if maker else None, self._graph.first_read(artifact.name)) if time]
-        if ends:
+        settled = self._graph.settled(artifact.uri)
+        if settled:
             problems += [
                 f"{storage.join(artifact.uri, name) if name != os.path.basename(artifact.uri) else artifact.uri}"
                 ": changed since"
                 for name, (_, written) in sorted(files.items())
-                if written > max(ends)
+                if written > settled
             ]
         return problems
 

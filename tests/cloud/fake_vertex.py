@@ -224,6 +224,10 @@ class FakeVertex:
             outer = source.get("componentInputParameter")
             if outer:
                 given[f"input:{key}"] = values.get(outer, defaults[outer].get("defaultValue"))
+            origin = source.get("taskOutputParameter")
+            if origin:
+                told = self.parameters.get(origin["producerTask"], {})
+                given[f"input:{key}"] = told.get(f"output:{origin['outputParameterKey']}", "")
         execution = {
             "name": f"{store}/executions/{self.number()}",
             "displayName": name,
@@ -247,7 +251,7 @@ class FakeVertex:
         root = job["runtimeConfig"]["gcsOutputDirectory"].rstrip("/")
         for output, about in component.get("outputDefinitions", {}).get("artifacts", {}).items():
             uri = f"{root}/{NUMBER}/{job_id}/{name}_-{detail['taskId']}/{output}"
-            if (name, output) == ("validate-records", "dataset"):
+            if (name, output) in (("validate-records", "dataset"), ("await-tiling", "records")):
                 uri = self.artifacts[made["tile-images", "records"]]["uri"]
             artifact = {
                 "name": f"{store}/artifacts/{self.number()}",
@@ -367,16 +371,7 @@ def check_job(body: dict[str, Any], parent: str) -> None:
     parse_spec(spec)
     if not re.match(r"^gs://[a-z0-9]", runtime.get("gcsOutputDirectory", "")):
         raise Refused(400, "runtimeConfig.gcsOutputDirectory is no Cloud Storage address")
-    known = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    for key, value in runtime.get("parameterValues", {}).items():
-        if key not in known:
-            raise Refused(400, f"The pipeline parameter {key} is not found in the pipeline job input definitions")
-        kind = known[key]["parameterType"]
-        if not isinstance(value, _KINDS[kind]) or (isinstance(value, bool) and kind != "BOOLEAN"):
-            raise Refused(400, f"parameter {key} is no {kind}")
-    for key, about in known.items():
-        if not about.get("isOptional") and key not in runtime.get("parameterValues", {}):
-            raise Refused(400, f"parameter {key} is required")
+    check_values(spec["root"].get("inputDefinitions", {}).get("parameters", {}), runtime)
     for executor in spec["deploymentSpec"]["executors"].values():
         image = executor.get("container", {}).get("image", "x/y")
         if "/" not in image:
@@ -388,6 +383,19 @@ def check_job(body: dict[str, Any], parent: str) -> None:
         raise Refused(400, "the key is in another region")
     if body.get("network") and not re.fullmatch(r"projects/\d+/global/networks/[\w-]+", body["network"]):
         raise Refused(400, "network must be projects/NUMBER/global/networks/NAME")
+
+
+def check_values(known: dict[str, Any], runtime: dict[str, Any]) -> None:
+    """The parameters' names and types, and that none is missing."""
+    for key, value in runtime.get("parameterValues", {}).items():
+        if key not in known:
+            raise Refused(400, f"The pipeline parameter {key} is not found in the pipeline job input definitions")
+        kind = known[key]["parameterType"]
+        if not isinstance(value, _KINDS[kind]) or (isinstance(value, bool) and kind != "BOOLEAN"):
+            raise Refused(400, f"parameter {key} is no {kind}")
+    for key, about in known.items():
+        if not about.get("isOptional") and key not in runtime.get("parameterValues", {}):
+            raise Refused(400, f"parameter {key} is required")
 
 
 class _Handler(BaseHTTPRequestHandler):
