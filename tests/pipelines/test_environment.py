@@ -60,7 +60,7 @@ def test_a_wrong_key_is_one_line_with_key_file_and_mend(tmp_path, change, fact):
         load_config(config=path)
     assert str(caught.value).startswith(f"{path}: ")
     assert fact in str(caught.value)
-    with pytest.raises(InputError, match="env.yaml"):
+    with pytest.raises(InputError, match=r"env\.yaml"):
         check_all(str(tmp_path))
 
 
