@@ -1,4 +1,4 @@
-"""Versions of models in Vertex AI's Model Registry, through the client library's REST transport."""
+"""Versions of models in Vertex AI's Model Registry."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ class Registry:
 
     Args:
         project, location: where it is.
-        endpoint: `http://host:port` of a stand-in, which is asked without credentials; Vertex AI where empty.
+        endpoint: `http://host:port` of a stand-in, asked by REST and without credentials; Vertex AI where empty, by
+            gRPC, since the library's REST transport looks for operations below `/ui`.
     """
 
     def __init__(self, project: str, location: str, endpoint: str = "") -> None:
@@ -104,7 +105,7 @@ class Registry:
 
             options["credentials"] = AnonymousCredentials()  # type: ignore[no-untyped-call]
         self._client = ModelServiceClient(
-            transport="rest",
+            transport="rest" if endpoint else "grpc",
             client_options=ClientOptions(api_endpoint=endpoint or f"{location}-aiplatform.googleapis.com"),
             **options,
         )
