@@ -125,6 +125,9 @@ def build(
         gate_split: str = "test",
         gate_threshold: float = 0.0,
         previous_metrics: str = "",
+        calibration: str = "temperature",
+        threshold_rule: str = "youden",
+        wanted_sensitivity: float = 0.95,
     ) -> None:
         made: dict[str, Any] = {}
         if "split" in steps:
@@ -227,6 +230,9 @@ def build(
                 gate_split=gate_split,
                 gate_threshold=gate_threshold,
                 previous_metrics=previous_metrics,
+                calibration=calibration,
+                threshold_rule=threshold_rule,
+                wanted_sensitivity=wanted_sensitivity,
                 seed=seed,
             )
             place(task, "evaluate")

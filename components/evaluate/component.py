@@ -18,6 +18,9 @@ def evaluate(
     gate_split: str = "test",
     gate_threshold: float = 0.0,
     previous_metrics: str = "",
+    calibration: str = "temperature",
+    threshold_rule: str = "youden",
+    wanted_sensitivity: float = 0.95,
     seed: int = 0,
 ) -> None:
     """Metrics, predictions, heatmaps, the run report, and whether the model is blessed."""
@@ -38,6 +41,9 @@ def evaluate(
             gate_split=gate_split,
             gate_threshold=gate_threshold,
             previous_metrics=previous_metrics,
+            calibration=calibration,
+            threshold_rule=threshold_rule,
+            wanted_sensitivity=wanted_sensitivity,
             seed=seed,
         ),
     )

@@ -7,9 +7,10 @@ from typing import Any
 
 import jinja2
 
-from components.evaluate.charts import draw_calibration, draw_roc, draw_tile_counts
+from components.evaluate.charts import draw_roc, draw_tile_counts
 from components.evaluate.collect import Collection
 from components.evaluate.curves import Curves
+from components.evaluate.report_confidence import describe_confidence
 from components.evaluate.report_patients import describe_patients, describe_top_tiles
 from components.evaluate.report_steps import (
     describe_split_table,
@@ -36,6 +37,7 @@ _NAMES = {
     ),
     "brier": ("Brier score", "mean squared error of the probability; lower is better"),
     "ece": ("Calibration error", "ECE, 10 bins: how far probabilities are from what happens; lower is better"),
+    "ece_adaptive": ("Adaptive calibration error", "the same with equally many patients a bin; lower is better"),
 }
 _SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
 
@@ -100,7 +102,7 @@ def write_report(
         metrics=_metrics_table(metrics),
         attention=metrics["attention"],
         roc=draw_roc(curves),
-        calibration=draw_calibration(curves),
+        confidence=describe_confidence(metrics, curves),
         confusion=_confusion(curves),
         patients=describe_patients(dataset, found, heatmaps),
         top_tiles=describe_top_tiles(found),
