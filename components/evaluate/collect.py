@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from components.evaluate.attention import MaskAgreement, TopTile, TopTiles
-from components.evaluate.heatmaps import (
+from components.evaluate.predictions import AttendedSlide, Prediction, sort_predictions
+from components.explain.attention import MaskAgreement, TopTile, TopTiles
+from components.explain.heatmaps import (
     SlideTiles,
     add_legend,
     blank_canvas,
@@ -16,8 +17,7 @@ from components.evaluate.heatmaps import (
     split_by_slide,
     write_geojson,
 )
-from components.evaluate.pictures import draw_tile_grid
-from components.evaluate.predictions import AttendedSlide, Prediction, sort_predictions
+from components.explain.pictures import draw_tile_grid
 from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.errors import WorkError

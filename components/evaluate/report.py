@@ -18,6 +18,7 @@ from components.evaluate.report_steps import (
     describe_training,
     describe_validation,
 )
+from components.explain.page import read_style
 from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.provenance import code_version
@@ -80,7 +81,7 @@ def write_report(
     tiling = describe_tiling(dataset)
     validated = describe_validation(validation)
     page = environment.get_template("report.html.j2").render(
-        style=(here / "report.css").read_text(encoding="utf-8"),
+        style=read_style(),
         facts=_facts(dataset, model_dir, tiling, validated),
         totals={
             "patients": len(dataset.patients()),

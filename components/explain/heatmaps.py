@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from components.evaluate.attention import rank_attention, relative_attention
+from components.explain.attention import rank_attention, relative_attention
 from components.records import storage
 from components.records.dataset import Thumbnail
 
