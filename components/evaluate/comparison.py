@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate.delong import AucComparison, compare_aucs
 from components.evaluate.predictions import Prediction
 from components.records import storage
+from components.statistics.delong import AucComparison, compare_aucs
 
 
 def compare_with_previous(

@@ -10,16 +10,16 @@ from typing import Any
 from components.evaluate.bags import Predictor, check_bag, predict_with_model
 from components.evaluate.collect import Collection, Collector
 from components.evaluate.comparison import compare_with_previous
-from components.evaluate.confidence import CALIBRATED, Cohort, Confidence, check_confidence, learn_confidence
-from components.evaluate.curves import Curves
 from components.evaluate.gate import Verdict, check_gate, judge, read_previous
-from components.evaluate.metrics import METRICS, describe_split
 from components.evaluate.predictions import as_arrays, write_predictions
 from components.evaluate.report import write_report
 from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.errors import InputError, WorkError
 from components.records.schema import SCHEMA_VERSION, SPLITS
+from components.statistics.confidence import CALIBRATED, Cohort, Confidence, check_confidence, learn_confidence
+from components.statistics.curves import Curves
+from components.statistics.metrics import METRICS, describe_split
 
 _LOG = logging.getLogger(__name__)
 _PROGRESS_PATIENTS = 25

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.evaluate.metrics import Array, Indices, normalise_probabilities
 from components.records import storage
 from components.records.schema import SPLITS
+from components.statistics.metrics import Array, Indices, normalise_probabilities
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ from typing import Any
 
 import jinja2
 
-from components.evaluate.charts import draw_roc, draw_tile_counts
 from components.evaluate.collect import Collection
-from components.evaluate.curves import Curves
 from components.evaluate.report_confidence import describe_confidence
 from components.evaluate.report_patients import describe_patients, describe_top_tiles
 from components.evaluate.report_steps import (
@@ -23,6 +21,8 @@ from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.provenance import code_version
 from components.records.schema import SPLITS
+from components.statistics.charts import draw_roc, draw_tile_counts
+from components.statistics.curves import Curves
 
 _NAMES = {
     "auc": ("AUC", "share of patient pairs in the right order; 0.5 is chance"),

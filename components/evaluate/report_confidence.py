@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.evaluate.charts import draw_abstention, draw_calibration
-from components.evaluate.curves import Curves
+from components.statistics.charts import draw_abstention, draw_calibration
+from components.statistics.curves import Curves
 
 _ERRORS = (
     ("log_loss", "Log loss", "mean -ln of the true label's probability"),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from components.evaluate.metrics import Array
+from components.statistics.metrics import Array
 
 MERGE_UM = 75.0
 ITC_UM = 275.0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluate.metrics import Array
+from components.statistics.metrics import Array
 
 RULES = ("youden", "sensitivity", "half")
 CHOSEN_ON = "val"

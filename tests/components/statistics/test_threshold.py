@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import precision_score, recall_score, roc_curve
 
-from components.evaluate.threshold import choose_threshold, judge_threshold, wilson_interval
+from components.statistics.threshold import choose_threshold, judge_threshold, wilson_interval
 
 
 def sample(patients: int = 80, seed: int = 0):

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from components.evaluate.abstention import describe_abstention, risk_by_coverage
+from components.statistics.abstention import describe_abstention, risk_by_coverage
 
 
 def two(probabilities: list[float]) -> np.ndarray:

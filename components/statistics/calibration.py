@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluate.metrics import Array, Indices, normalise_probabilities
+from components.statistics.metrics import Array, Indices, normalise_probabilities
 
 METHODS = ("temperature", "none")
 FITTED_ON = "val"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluate.metrics import Array
+from components.statistics.metrics import Array
 
 _NORMAL = NormalDist()
 _NO_VARIANCE = 1e-14

@@ -13,8 +13,8 @@ from sklearn.calibration import CalibratedClassifierCV, calibration_curve
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss, log_loss
 
-from components.evaluate.calibration import HIGHEST, LOWEST, fit_temperature, scale_probabilities
-from components.evaluate.metrics import adaptive_bins, measure
+from components.statistics.calibration import HIGHEST, LOWEST, fit_temperature, scale_probabilities
+from components.statistics.metrics import adaptive_bins, measure
 
 
 def cohort(patients: int, classes: int, overconfidence: float, seed: int = 0):

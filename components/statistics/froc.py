@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluate.delong import estimate_auc
-from components.evaluate.metrics import Array, Indices
 from components.records.errors import InputError
 from components.records.provenance import derive_seed
+from components.statistics.delong import estimate_auc
+from components.statistics.metrics import Array, Indices
 
 FALSE_POSITIVES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import bootstrap, norm, rankdata
 from sklearn.metrics import roc_auc_score
 
-from components.evaluate.delong import compare_aucs, delong_covariance, estimate_auc, midranks
-from components.evaluate.metrics import bootstrap_intervals
+from components.statistics.delong import compare_aucs, delong_covariance, estimate_auc, midranks
+from components.statistics.metrics import bootstrap_intervals
 
 
 def sample(positives: int, negatives: int, digits: int, seed: int, models: int = 2):

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate.abstention import describe_abstention
-from components.evaluate.calibration import FITTED_ON, METHODS, Calibration, fit_temperature, scale_probabilities
-from components.evaluate.curves import Curves, calibration_bins, draw_curves
-from components.evaluate.delong import estimate_auc
-from components.evaluate.metrics import Array, Indices, bootstrap_intervals, measure
-from components.evaluate.threshold import RULES, Threshold, choose_threshold, judge_threshold
 from components.records.errors import InputError
+from components.statistics.abstention import describe_abstention
+from components.statistics.calibration import FITTED_ON, METHODS, Calibration, fit_temperature, scale_probabilities
+from components.statistics.curves import Curves, calibration_bins, draw_curves
+from components.statistics.delong import estimate_auc
+from components.statistics.metrics import Array, Indices, bootstrap_intervals, measure
+from components.statistics.threshold import RULES, Threshold, choose_threshold, judge_threshold
 
 CALIBRATED = ("log_loss", "weighted_log_loss", "brier", "ece", "ece_adaptive")
 Cohort = tuple[Indices, Array]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate.metrics import Array, Indices
+from components.statistics.metrics import Array, Indices
 
 COVERAGES = (0.5, 0.7, 0.8, 0.9, 1.0)
 _MOST_POINTS = 100

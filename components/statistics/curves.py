@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from components.evaluate.metrics import ECE_BINS, Array, Indices, confidence_bins
+from components.statistics.metrics import ECE_BINS, Array, Indices, confidence_bins
 
 MOST_POINTS = 200
 

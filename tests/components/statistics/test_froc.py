@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from components.evaluate.froc import (
+from components.records.errors import InputError
+from components.statistics.froc import (
     FALSE_POSITIVES,
     SlideDetections,
     froc_curve,
@@ -17,8 +18,7 @@ from components.evaluate.froc import (
     slide_auc,
     tile_auc,
 )
-from components.evaluate.lesions import find_detections, label_lesions, major_axis
-from components.records.errors import InputError
+from components.statistics.lesions import find_detections, label_lesions, major_axis
 
 
 def slide(name: str, found, lesions=None, **more) -> SlideDetections:
