@@ -119,6 +119,7 @@ def build(
         class_weights: str = "balanced",
         cache_mb: int = 1024,
         mixed_precision: bool = False,
+        grid: list = [],  # type: ignore[type-arg]  # noqa: B006 - as above
         checkpoint_dir: str = "",
         bootstrap_samples: int = 1000,
         gate_metric: str = "auc",
@@ -215,6 +216,7 @@ def build(
                 cache_mb=cache_mb,
                 mixed_precision=mixed_precision,
                 seed=seed,
+                grid=grid,
                 checkpoint_dir=checkpoint_dir,
             )
             trained = place(task, "train").outputs

@@ -13,6 +13,7 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     roc: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
+    split_table: dsl.Input[dsl.Dataset] = None,
     bootstrap_samples: int = 1000,
     gate_metric: str = "auc",
     gate_split: str = "test",
@@ -35,6 +36,7 @@ def evaluate(
         evaluation.path,
         training_dir=training.path,
         validation=validation.path,
+        split_table=split_table.path if split_table else "",
         parameters=EvaluationParameters(
             bootstrap_samples=bootstrap_samples,
             gate_metric=gate_metric,

@@ -110,6 +110,7 @@ def evaluate(
     *,
     training_dir: str = "",
     validation: str = "",
+    split_table: str = "",
     parameters: EvaluationParameters | None = None,
     predictor: Predictor | None = None,
 ) -> Evaluation:
@@ -128,6 +129,8 @@ def evaluate(
         out: folder to write into; may be the dataset's own.
         training_dir: folder with `history.json`, empty where there is none.
         validation: path of `validation.json`, empty where there is none.
+        split_table: a split manifest that counts instead of the dataset's, such as a fold's; empty for none. Patients
+            without a split in it are predicted, and enter no metric.
         parameters: see there.
         predictor: yields every patient's bag of a dataset; the saved model's where None.
 
@@ -138,10 +141,11 @@ def evaluate(
     parameters = parameters or EvaluationParameters()
     parameters.check()
     previous = read_previous(parameters.previous_metrics)
-    dataset = TiledDataset(dataset_root)
+    dataset = TiledDataset(dataset_root, split_table)
     if len(dataset.schema.labels) < 2:
         raise InputError("has one label only", where=dataset.path("split.csv"), mend="a classifier needs two or more")
-    _check_splits(dataset)
+    if not split_table:
+        _check_splits(dataset)
     shown = _shown_split(dataset, parameters.gate_split)
     collector = Collector(dataset, out, shown, top_tiles=parameters.top_tiles)
     patients = len(dataset.patients())
@@ -171,6 +175,7 @@ def evaluate(
         previous=previous,
     )
     metrics["gate"] = verdict.to_json()
+    metrics["choice"] = _read_choice(training_dir)
     metrics["comparison"] = compare_with_previous(
         parameters.previous_metrics, found.predictions, labels, parameters.gate_split
     )
@@ -241,6 +246,12 @@ def _measure_splits(
         "manifest_hash": dataset.manifest.digest,
         "schema_version": SCHEMA_VERSION,
     }
+
+
+def _read_choice(training_dir: str) -> dict[str, Any] | None:
+    """Which of a grid of hyper-parameters validation chose; None where there was no choice."""
+    path = storage.join(training_dir, "choice.json") if training_dir else ""
+    return dict(storage.read_json(path)) if path and storage.stat(path) is not None else None
 
 
 def _calibrated(found: Collection, labels: tuple[str, ...], confidence: Confidence) -> dict[str, list[float]]:

@@ -41,8 +41,9 @@ class Prediction:
 
 
 def sort_predictions(predictions: list[Prediction]) -> list[Prediction]:
-    """By split (train, val, test), then by patient id."""
-    return sorted(predictions, key=lambda p: (SPLITS.index(p.split), p.patient_id))
+    """By split (train, val, test, none), then by patient id."""
+    order = {split: number for number, split in enumerate((*SPLITS, ""))}
+    return sorted(predictions, key=lambda p: (order[p.split], p.patient_id))
 
 
 def write_predictions(
