@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "check the records in a folder",
     "train": "train a model on the records in a folder",
     "evaluate": "score a trained model, draw heatmaps, write the report",
+    "predict": "a trained model over new slides: predictions, heatmaps, a report",
     "compile": "write the compiled spec that Vertex AI takes",
     "check": "compile every pipeline and hold every config file against it",
     "lineage": "what an artifact was made from, down to the slides' bytes",
@@ -103,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _cut_beam_options(words: list[str], command: str | None) -> tuple[list[str], list[str]]:
-    if command in ("tile", "run") and "--" in words:
+    if command in ("tile", "run", "predict") and "--" in words:
         cut = words.index("--")
         return words[:cut], words[cut + 1 :]
     return words, []

@@ -7,12 +7,13 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from components.evaluate.bags import Predictor, check_bag, predict_with_model
+from components.evaluate.bags import Predictor, predict_with_model
 from components.evaluate.collect import Collection, Collector
 from components.evaluate.comparison import compare_with_previous
 from components.evaluate.gate import Verdict, check_gate, judge, read_previous
 from components.evaluate.predictions import as_arrays, write_predictions
 from components.evaluate.report import write_report
+from components.explain.bags import check_bag
 from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.errors import InputError, WorkError

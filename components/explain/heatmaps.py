@@ -165,6 +165,28 @@ def encode_png(picture: Picture) -> bytes:
     return buffer.getvalue()
 
 
+def write_heatmap(folder: str, image_id: str, tiles: SlideTiles | None, root: str, thumbnail: Thumbnail | None) -> bool:
+    """Writes `<image_id>.geojson` and `.png` into `folder`: the thumbnail with the tiles' attention over it.
+
+    A slide without tiles gets its plain thumbnail; one without a thumbnail is drawn on white, and one without either
+    has no picture.
+
+    Returns:
+        Whether there is a picture.
+    """
+    write_geojson(storage.join(folder, f"{image_id}.geojson"), tiles)
+    if thumbnail is not None:
+        picture, downsample = load_thumbnail(root, thumbnail), thumbnail.downsample
+    elif tiles is not None:
+        picture, downsample = blank_canvas(tiles)
+    else:
+        return False
+    if tiles is not None:
+        picture = overlay_attention(picture, tiles, downsample)
+    storage.write_bytes(storage.join(folder, f"{image_id}.png"), encode_png(add_legend(picture)))
+    return True
+
+
 def write_geojson(path: str, tiles: SlideTiles | None) -> None:
     """Writes one slide's tiles as a GeoJSON FeatureCollection in level-0 px, upper-left origin, as QuPath reads it.
 

@@ -172,6 +172,7 @@ def build_model(
         "manifest_hash": dataset.manifest.digest,
         "tile_px": schema.tile_px,
         "mpp": schema.mpp,
+        "tiling": schema.parameters,
         "parameters": dict(options),
     }
     if stain_reference:

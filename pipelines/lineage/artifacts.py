@@ -21,6 +21,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     "model": ("model",),
     "training": ("training",),
     "evaluation": EVALUATION,
+    "predictions": ("predictions.csv", "heatmaps", "report"),
 }
 
 
@@ -66,6 +67,13 @@ def trace_manifest(path: str, digest: str) -> Traced:
     key = path if storage.is_remote(path) else os.path.abspath(path)
     files = {key: f"sha256:{digest}"}
     return Traced("manifest", digest_files(files), "", files)
+
+
+def trace_model(folder: str) -> Traced:
+    """A saved model that a run was given."""
+    found = storage.list_files(folder)
+    files = {name: info.digest or file_digest(info.path) for name, info in sorted(found.items())}
+    return Traced("model", digest_files(files), folder, files)
 
 
 def trace_slides(out: str, images_root: str) -> Traced | None:

@@ -9,5 +9,8 @@ FLOW: dict[str, tuple[tuple[str, ...], str]] = {
     "validate": (("records",), "validation"),
     "train": (("records", "validation"), "model"),
     "evaluate": (("records", "validation", "model"), "evaluation"),
+    "prepare": ((), "split"),
+    "predict": (("records", "validation", "model"), "predictions"),
 }
 MADE_BESIDE = {"model": ("training",)}
+TAKES_MANIFEST = ("split", "prepare")
