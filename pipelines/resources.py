@@ -56,6 +56,7 @@ class Resources:
 CUSTOM_JOBS = ("train",)
 
 DEFAULTS: dict[str, Resources] = {
+    "summarise": Resources(cpu=2, memory="8G", retries=1),
     "split": Resources(cpu=2, memory="8G", retries=2),
     "tile": Resources(cpu=8, memory="32G", retries=2),
     "validate": Resources(cpu=4, memory="16G", retries=1),

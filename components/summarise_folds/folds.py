@@ -72,7 +72,8 @@ def read_folds(evaluations: Mapping[str, str]) -> list[Fold]:
                 f"{name_first(twice)} tested in two folds of one repeat", where=fold.name, mend="run all folds again"
             )
         mine |= {p.patient_id for p in fold.tested}
-    missing = sorted(set().union(*tested.values()) - set.intersection(*tested.values()))
+    everybody: set[str] = set().union(*tested.values())
+    missing = sorted(patient for patient in everybody if any(patient not in mine for mine in tested.values()))
     if missing:
         raise InputError(f"{name_first(missing)} not tested in every repeat", mend="run all folds again")
     return folds

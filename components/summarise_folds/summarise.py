@@ -99,8 +99,8 @@ def _describe(pooled: Pooled, labels: Sequence[str], draws: Mapping[str, int]) -
     if pooled.calibrated is not None:
         values = measure(pooled.truth, pooled.calibrated)
         intervals = bootstrap_intervals(pooled.truth, pooled.calibrated, samples, seed)
-        calibrated = {name: values[name] for name in (*CALIBRATED, "auc")}
-        calibrated["ci95"] = {name: intervals[name] for name in (*CALIBRATED, "auc")}
+        names = (*CALIBRATED, "auc")
+        calibrated = {**{name: values[name] for name in names}, "ci95": {name: intervals[name] for name in names}}
     return {
         **describe_split(pooled.truth, pooled.raw, samples=samples, seed=seed),
         "auc_delong": {labels[at]: estimate_auc(pooled.truth == at, pooled.raw[:, at]).to_json() for at in wanted},

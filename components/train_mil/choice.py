@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.records import storage
 from components.records.errors import InputError
+from components.records.provenance import file_digest
 from components.train_mil.parameters import TrainingParameters
 
 if TYPE_CHECKING:  # importing it for real would import TensorFlow
@@ -79,6 +80,8 @@ def train_best(
     from components.train_mil.train import train_mil
 
     candidates = read_grid(grid, parameters)
+    if work_dir and split_table:  # folds that run side by side must not share their checkpoints
+        work_dir = os.path.join(work_dir, file_digest(split_table).removeprefix("sha256:")[:16])
     if not candidates:
         return train_mil(root, model_dir, training_dir, parameters, work_dir, split_table)
     tried: list[dict[str, Any]] = []
