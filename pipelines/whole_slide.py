@@ -125,12 +125,16 @@ def build(
         class_weights: str = "balanced",
         cache_mb: int = 1024,
         mixed_precision: bool = False,
+        grid: list = [],  # type: ignore[type-arg]  # noqa: B006 - as above
         checkpoint_dir: str = "",
         bootstrap_samples: int = 1000,
         gate_metric: str = "auc",
         gate_split: str = "test",
         gate_threshold: float = 0.0,
         previous_metrics: str = "",
+        calibration: str = "temperature",
+        threshold_rule: str = "youden",
+        wanted_sensitivity: float = 0.95,
         register_as: str = "",
         register_image: str = "",
         register_blessing: str = "not_worse",
@@ -229,6 +233,7 @@ def build(
                 cache_mb=cache_mb,
                 mixed_precision=mixed_precision,
                 seed=seed,
+                grid=grid,
                 checkpoint_dir=checkpoint_dir,
             )
             trained = place(task, "train").outputs
@@ -244,6 +249,9 @@ def build(
                 gate_split=gate_split,
                 gate_threshold=gate_threshold,
                 previous_metrics=previous_metrics,
+                calibration=calibration,
+                threshold_rule=threshold_rule,
+                wanted_sensitivity=wanted_sensitivity,
                 seed=seed,
             )
             made["evaluation"] = place(task, "evaluate").outputs["evaluation"]
