@@ -143,7 +143,7 @@ def _measure_brightness(picture: Picture) -> NDArray[np.uint8]:
 
 
 def _find_smooth(picture: Picture) -> Mask:
-    return value_range(np.asarray(Image.fromarray(picture).convert("L"))) <= _SMOOTH
+    return np.asarray(value_range(np.asarray(Image.fromarray(picture).convert("L"))) <= _SMOOTH)
 
 
 def _find_border(picture: Picture) -> Mask:
@@ -163,8 +163,8 @@ def is_dark_field(picture: Picture) -> bool:
 
 def find_border(planes: Sequence[NDArray[np.uint8]]) -> Mask:
     """Scanner borders: px black all the way from an edge of the picture, bool, shape [height, width]."""
-    black = np.maximum.reduce(planes) < _BORDER_BLACK
-    border = np.zeros_like(black)
+    black: Mask = np.maximum.reduce(planes) < _BORDER_BLACK
+    border: Mask = np.zeros_like(black)
     edges = (black[0], black[-1], black[:, 0], black[:, -1])
     if not any(edge.any() for edge in edges):
         return border
