@@ -13,6 +13,7 @@ SEED ?= 0
 RUN_SETTINGS ?=
 PYTEST ?=
 BENCH_WORK ?= out/bench
+BENCH_SIDE ?= 32768
 BENCH_OPTIONS ?=
 
 # uv takes pip's index and certificate where pip was given one.
@@ -54,10 +55,10 @@ lint: $(VENV)/.dev ## Style, types and import rules
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(VENV)/.dev ## The benchmarks, with their figures; large slides are made in BENCH_WORK
+bench: $(VENV)/.dev ## The benchmarks, with their figures; slides of BENCH_SIDE px are made in BENCH_WORK
 	$(BIN)/python tests/benchmarks/bench_split.py
-	$(BIN)/python tests/benchmarks/bench_blocks.py --work $(BENCH_WORK)
-	$(BIN)/python tests/benchmarks/bench_tiling.py --work $(BENCH_WORK) $(BENCH_OPTIONS)
+	$(BIN)/python tests/benchmarks/bench_blocks.py --work $(BENCH_WORK) --side $(BENCH_SIDE)
+	$(BIN)/python tests/benchmarks/bench_tiling.py --work $(BENCH_WORK) --side $(BENCH_SIDE) $(BENCH_OPTIONS)
 
 ##@ Build
 .PHONY: compile
