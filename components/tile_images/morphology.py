@@ -44,6 +44,13 @@ def shrink(mask: Mask, radius: int) -> Mask:
     return spread(mask, radius, np.logical_and)
 
 
+def close(mask: Mask, radius: int) -> Mask:
+    """The mask and its gaps that no square of (2 radius + 1)² px fits into."""
+    if radius < 1 or not mask.any():
+        return mask
+    return np.asarray(shrink(grow(mask, radius), radius) | mask)
+
+
 def value_range(plane: Plane) -> Plane:
     """The range of values within 3 × 3 px."""
     return np.asarray(spread(plane, 1, np.maximum) - spread(plane, 1, np.minimum))
@@ -78,5 +85,4 @@ def clean(mask: Mask) -> Mask:
     """Closes gaps of up to 6 px, then lets the majority of 5 × 5 px decide, which removes specks."""
     if not mask.any():
         return mask
-    closed = shrink(grow(mask, 3), 3) | mask
-    return np.asarray(sum_box(closed.view(np.uint8), 2, np.uint8) > 12)
+    return np.asarray(sum_box(close(mask, 3).view(np.uint8), 2, np.uint8) > 12)

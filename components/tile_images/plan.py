@@ -27,7 +27,7 @@ from components.tile_images.qc_sheet import save_sheet
 from components.tile_images.scale import Scale, check_mpp, choose_scale, resolve_mpp
 from components.tile_images.tissue import Findings, examine_picture
 
-PLAN_VERSION = "3"
+PLAN_VERSION = "4"
 THUMBNAIL_PX = 1024
 _ENOUGH_MASK_PX, _MASK_PX, _MOST_MASK_PX = 1024, 2048, 4096
 _MOST_SKEW = 0.02
@@ -211,7 +211,7 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
         picture = reader.read_low_resolution(downsample)
         unreadable = list(getattr(reader, "unreadable", ()))
         decoded_level = getattr(reader, "decoded_level", -1)
-    found = examine_picture(picture, task.tissue_method, task.tissue_threshold, folds=parameters.max_fold < 1)
+    found = examine_slide_picture(picture, task, parameters, downsample, scale.side)
     mark_unreadable(found.tissue, unreadable, downsample)
     size = reader.width, reader.height
     tiles, details = choose_tiles(task, parameters, scale, size, found, downsample)
@@ -239,6 +239,22 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
         **asdict(facts),
     )
     return plan, tiles
+
+
+def examine_slide_picture(
+    picture: Picture, task: SlideTask, parameters: TilingParameters, downsample: float, side: int
+) -> Findings:
+    """Tissue, whose gaps up to a tile's width are closed, pen and folds of a slide's picture.
+
+    Args:
+        picture: uint8, shape [height, width, 3], `downsample` level-0 px a px.
+        task: its row, which may say how tissue is found.
+        parameters: of the run.
+        downsample: of the picture.
+        side: level-0 px of a tile.
+    """
+    gap = round(side / downsample)
+    return examine_picture(picture, task.tissue_method, task.tissue_threshold, parameters.max_fold < 1, gap)
 
 
 def mark_unreadable(tissue: Mask, unreadable: list[tuple[float, float, float, float]], downsample: float) -> None:

@@ -3,7 +3,8 @@
 Bright slides are held against their own glass: the brightest common colour of smooth px, whatever its tint
 (but not a pink one, which is tissue that fills the picture). Tissue absorbs some colours more than others or
 is plainly darker; shade on the glass does neither. Pen is left out (`components.tile_images.pen`); black borders are
-black from the picture's edge inwards. Fluorescence, bright on black, has a threshold of its own.
+black from the picture's edge inwards. Fluorescence, bright on black, has a threshold of its own. What was found is
+trimmed of the rim that blurring gave it; then gaps in it (lumen, fat, pale stroma) are closed, up to a given width.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from components.readers.protocol import Picture
-from components.tile_images.morphology import Mask, blur, clean, grow, shrink, value_range
+from components.tile_images.morphology import Mask, blur, clean, close, grow, shrink, value_range
 from components.tile_images.pen import find_pen
 
 METHODS = ("auto", "otsu", "fixed", "all")
@@ -31,6 +32,7 @@ _SMOOTH = 12
 _WHITE = np.array([245, 245, 245], np.float32)
 _COLOURED_DENSITY = 0.04
 _PLAIN_DENSITY = 0.13
+_RIM_DENSITY = 0.02
 _DENSITY_STEPS = 200.0
 _GLASS_SAMPLES = 65_536
 _FOLD_SIDE = 512
@@ -69,7 +71,9 @@ def find_tissue_and_pen(picture: Picture) -> tuple[Mask, Mask]:
     return found.tissue, found.pen
 
 
-def examine_picture(picture: Picture, method: str = "auto", threshold: float = 0.0, folds: bool = False) -> Findings:
+def examine_picture(
+    picture: Picture, method: str = "auto", threshold: float = 0.0, folds: bool = False, gap: int = 0
+) -> Findings:
     """Tissue, pen and folds.
 
     Args:
@@ -79,11 +83,12 @@ def examine_picture(picture: Picture, method: str = "auto", threshold: float = 0
         threshold: optical density (natural logarithm) of the densest channel, for `fixed`; on black, the brightness
             above the background, 0–255.
         folds: whether folds are looked for; else none is found.
+        gap: gaps in the tissue up to that wide count as tissue, px of the picture; 0 closes only what cleaning does.
     """
     nothing = np.zeros(picture.shape[:2], bool)
     if is_dark_field(picture):
         signal = _highest(_split(blur(picture)))
-        return Findings(_find_bright(signal, method, threshold), nothing, nothing)
+        return Findings(close(_find_bright(signal, method, threshold), gap // 2), nothing, nothing)
     planes = _split(blur(picture))
     border = find_border(planes)
     smooth = (value_range(np.asarray(Image.fromarray(picture).convert("L"))) <= _SMOOTH) & ~border
@@ -91,7 +96,7 @@ def examine_picture(picture: Picture, method: str = "auto", threshold: float = 0
     densest, coloured = _measure_density(planes, glass)
     pen = find_pen(picture, glass) & ~border
     if method == "all":
-        found = ~nothing
+        held = found = ~nothing
     else:
         if method == "fixed":
             found = densest > threshold * _DENSITY_STEPS
@@ -99,8 +104,9 @@ def examine_picture(picture: Picture, method: str = "auto", threshold: float = 0
             found = densest > _otsu(densest[~(border | pen)])
         else:
             found = _find_absorbing(densest, coloured, smooth)
-        found = clean(found & ~(border | pen)) & ~border
-    fold = find_folds(picture, glass, found & ~pen) if folds else nothing
+        held = trim_rim(clean(found & ~(border | pen)) & ~border, picture, glass)
+        found = close(held, gap // 2) & ~(border | pen)
+    fold = find_folds(picture, glass, held & ~pen) if folds else nothing
     return Findings(found, pen, fold)
 
 
@@ -108,6 +114,23 @@ def _find_absorbing(densest: NDArray[np.uint8], coloured: NDArray[np.uint8], smo
     on_glass = (smooth & (densest < 0.1 * _DENSITY_STEPS))[::3, ::3]
     noise = float(np.median(coloured[::3, ::3][on_glass])) if on_glass.any() else 0.0
     return (coloured > max(_COLOURED_DENSITY * _DENSITY_STEPS, 4 * noise)) | (densest > _PLAIN_DENSITY * _DENSITY_STEPS)
+
+
+def trim_rim(tissue: Mask, picture: Picture, glass: _Floats) -> Mask:
+    """The mask without those px of its rim that look like glass themselves, and are in it for their neighbours only.
+
+    Args:
+        tissue: bool, shape [height, width].
+        picture: not blurred, uint8, shape [height, width, 3].
+        glass: its RGB, float32, shape [3].
+    """
+    inside = shrink(tissue, 1)
+    rim = tissue & ~inside
+    if rim.any():
+        density = np.log((glass + 1) / (picture[rim].astype(np.float32) + 1))
+        lead = density.max(axis=1) - density.min(axis=1)
+        inside[rim] = (density.max(axis=1) > _RIM_DENSITY) | (lead > _RIM_DENSITY)
+    return inside
 
 
 def is_dark_field(picture: Picture) -> bool:
