@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.readers.open_slide import choose_reader
+from components.readers.open_slide import choose_reader, open_slide
 from components.readers.protocol import Picture
 from components.records import storage
 from components.records.errors import BaglineError, SlideError
@@ -239,6 +239,23 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
         **asdict(facts),
     )
     return plan, tiles
+
+
+def draw_sheet_again(task: SlideTask, plan: SlidePlan, parameters: TilingParameters, out: str) -> None:
+    """Draws the QC sheet of a planned slide; its tiles are those of the plan.
+
+    Raises:
+        SlideError: the slide can't be read.
+    """
+    if plan.scale is None:
+        return
+    with contextlib.closing(open_slide(task.image, plan.reader, verify=False, digest=plan.digest)) as reader:
+        downsample = choose_downsample(reader.width, reader.height, plan.scale.side)
+        picture = reader.read_low_resolution(downsample)
+        unreadable = list(getattr(reader, "unreadable", ()))
+    found = examine_slide_picture(picture, task, parameters, downsample, plan.scale.side)
+    mark_unreadable(found.tissue, unreadable, downsample)
+    save_sheet(out, task.image_id, picture, found, load_tiles(out, task.image_id), downsample, plan.scale.side)
 
 
 def examine_slide_picture(

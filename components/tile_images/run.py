@@ -7,7 +7,7 @@ import difflib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -68,8 +68,8 @@ def run_tiling(
         workers: child processes that read slides, of each Beam worker process.
         beam_options: further Beam flags, as `--name=value`.
         timeout: seconds after which the planning of a slide, or a tile (300 at most), is given up.
-        tell: called every `tell_every` seconds with the progress (local runners, `out` on disk).
-        tell_every: seconds.
+        tell: called every `tell_every` seconds with the progress (local runners, or `out` in a bucket).
+        tell_every: seconds; in a bucket, where a look takes requests, at least 15 times as many.
 
     Returns:
         The summary, as in `summary.json`.
@@ -91,11 +91,10 @@ def run_tiling(
         lanes.share_pool(workers, timeout)
     try:
         check_out(out)
-        with hold_out(out):
+        with hold_out(out) as check_held:
             prepare_out(out, tasks, parameters)
-            watched = local and not storage.is_remote(out)
-            image_ids = [task.image_id for task in tasks]
-            with ProgressMonitor(out, image_ids, tell, tell_every) if watched else contextlib.nullcontext():
+            monitor = ProgressMonitor(out, tasks, parameters, tell, tell_every)
+            with monitor if local or storage.is_remote(out) else contextlib.nullcontext():
                 if runner == "DirectRunner" and not beam_options:
                     run_in_lanes(tasks, parameters, out, lanes.share_pool(workers, timeout), workers)
                 else:
@@ -110,6 +109,7 @@ def run_tiling(
                         beam_options=beam_options,
                         timeout=timeout,
                     )
+            check_held()
             summary = finalise(manifest, tasks, parameters, out)
     finally:
         lanes.close_pools()
@@ -204,11 +204,11 @@ def _relative(path: str, root: str) -> str:
 
 def check_out(out: str) -> None:
     """Raises InputError where `out` holds records that no tiling run with results of its own wrote, or is a file."""
-    if storage.is_remote(out):
-        return
-    if os.path.exists(out) and not os.path.isdir(out):
+    if not storage.is_remote(out) and os.path.exists(out) and not os.path.isdir(out):
         raise InputError("is a file, not a folder", where=out, mend="choose another --out")
-    if not os.path.isdir(storage.join(out, ".tiling")) and any(_records(out)):
+    home, records = storage.join(out, ".tiling"), storage.join(out, "records")
+    known = storage.has_file(home) if storage.is_remote(out) else os.path.isdir(home)
+    if not known and storage.has_file(records, ".tfrecord"):
         raise InputError("holds records of another origin", where=out, mend="choose another --out, or remove them")
 
 
@@ -234,9 +234,3 @@ def prepare_out(out: str, tasks: Sequence[SlideTask], parameters: TilingParamete
             os.unlink(storage.join(plan_folder(out, task.image_id), "plan.json"))
     if kept or stale:
         logger.info("earlier run in %s: %d slides taken up, %d stale and planned again", out, kept, stale)
-
-
-def _records(out: str) -> Iterator[str]:
-    root = storage.join(out, "records")
-    if os.path.isdir(root):
-        yield from (name for name in storage.list_files(root) if name.endswith(".tfrecord"))
