@@ -106,7 +106,7 @@ class TiledDataset:
     def spans(self, image_id: str) -> list[RecordSpan]:
         """Where each record of a slide lies, in part and file order; reads the record headers only.
 
-        The parts of a dataset in a bucket are fetched to this machine's disk, each once, and stay as long as this object.
+        The parts of a dataset in a bucket are fetched to this machine's disk, each once; they stay as long as this.
 
         Raises:
             WorkError: a part is missing, cut off, or holds another number of records than it should.

@@ -11,11 +11,11 @@ from components.tile_images.parameters import TilingParameters
 from components.tile_images.plan import (
     SlidePlan,
     SlideTask,
+    draw_sheet_again,
     fail_plan,
     load_plan,
     load_tiles,
     plan_key,
-    draw_sheet_again,
     plan_slide,
     save_plan,
     stamp_files,

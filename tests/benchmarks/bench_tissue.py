@@ -5,8 +5,8 @@
     ... --sweep 0.003 0.01 0.02 0.05                   the same for several values of min_tissue
 
 Cohorts are built with ../shared/tools/build_cohort.py out of real tissue, and kept in --work. A few lines of that
-script are replaced on the way, for glass with a tint, ink of another colour, and a black scanner border. Prints for each
-cohort: lesion tiles (every tile the mask touches) and the share of them that is kept; those on which anything is to be
+script are replaced on the way, for glass with a tint, ink of another colour, and a black scanner border. Prints for
+each cohort: lesion tiles (every tile the mask touches) and the share of them that is kept; those on which anything is to be
 seen, as the pictures of tissue have white places that fall onto corners of tiles; tiles on ink that are kept; the
 share of the kept tiles that are nearly blank (less than 5% of the tile is visibly darker than the glass, looked at in
 level-0 px, 8 × 8 at a time), and of those that lie outside the tissue; and the share of all other tiles that is kept.
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from components.readers.open_slide import open_slide
 from components.tile_images import grid
 from components.tile_images.parameters import TilingParameters
-from components.tile_images.plan import SlideTask, choose_downsample, choose_tiles, examine_slide_picture
+from components.tile_images.plan import SlideTask, choose_downsample, examine_slide_picture
 from components.tile_images.scale import choose_scale
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
@@ -100,12 +100,23 @@ def build(cohort: Cohort, patients: int, work: Path) -> Path:
 
     normal, lesion = SOURCES[cohort.tissue]
     folder = SHARED / "data/tissue"
-    arguments = [*cohort.options.split(), "--slides", "1", "2", "--positive", "0.9", "--patients", str(patients), "--seed", str(cohort.seed)]
+    arguments = [
+        *cohort.options.split(),
+        "--slides",
+        "1",
+        "2",
+        "--positive",
+        "0.9",
+        "--patients",
+        str(patients),
+        "--seed",
+        str(cohort.seed),
+    ]
     arguments += ["--normal", str(folder / normal), "--lesion", str(folder / lesion), "--out", str(work / name)]
     argv, sys.argv = sys.argv, ["build_cohort.py", *arguments]
     try:
         with contextlib.redirect_stdout(open(os.devnull, "w")):
-            exec(compile(source, "build_cohort.py", "exec"), {"__name__": "__main__", "spoil": spoil})  # noqa: S102
+            exec(compile(source, "build_cohort.py", "exec"), {"__name__": "__main__", "spoil": spoil})
     finally:
         sys.argv = argv
     return work / name
@@ -149,9 +160,7 @@ def measure_slide(image: Path, mask: Path, cohort: Cohort, parameters: TilingPar
 def measure_cohort(folder: Path, cohort: Cohort, parameters: TilingParameters) -> NDArray[np.void]:
     """The tiles of all its slides."""
     images = sorted((folder / "images").glob("*.tif"))
-    tables = [
-        measure_slide(image, folder / "masks" / f"{image.stem}_mask.tif", cohort, parameters) for image in images
-    ]
+    tables = [measure_slide(image, folder / "masks" / f"{image.stem}_mask.tif", cohort, parameters) for image in images]
     return np.concatenate(tables)
 
 

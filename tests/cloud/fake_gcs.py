@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
             if query.get("ifGenerationMatch", str(objects[name].generation)) != str(objects[name].generation):
                 return self._refuse(412, "conditionNotMet")
             del objects[name]
-        return self._send(204, b"")
+            return self._send(204, b"")
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         return super().date_time_string(self.store.clock() if timestamp is None else timestamp)

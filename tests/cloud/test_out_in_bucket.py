@@ -60,9 +60,9 @@ def tile(cohort: Path, **options):
 def test_a_second_run_is_refused_and_the_lock_goes_with_the_first(store: FakeStore):
     with hold_out(OUT) as check:
         assert store.names("results") == ["run/.tiling/lock"]
-        with pytest.raises(InputError, match=r"gs://results/run: another run tiles into it now; wait .* in \d+ s$"):
-            with hold_out(OUT):
-                pass
+        refusal = r"gs://results/run: another run tiles into it now; wait .* in \d+ s$"
+        with pytest.raises(InputError, match=refusal), hold_out(OUT):
+            pass
         check()
     assert store.names("results") == []
     with pytest.raises(KeyboardInterrupt), hold_out(OUT):

@@ -185,8 +185,11 @@ def test_an_image_id_that_no_file_name_can_hold_is_refused(tmp_path):
     with pytest.raises(InputError) as error:
         read_manifest(write(tmp_path / "m.csv", text))
     assert "line 2" not in str(error.value)
-    assert f"line 3: image_id {'i' * 32!r}… is 221 bytes long, 220 is the most that fits a file name" in str(error.value)
-    assert "line 4: image_id" in str(error.value) and "is 222 bytes long" in str(error.value)
+    assert f"line 3: image_id {'i' * 32!r}… is 221 bytes long, 220 is the most that fits a file name" in str(
+        error.value
+    )
+    assert "line 4: image_id" in str(error.value)
+    assert "is 222 bytes long" in str(error.value)
     name = tmp_path / f"{fits}-00000.tfrecord"
     storage.write_bytes(name, b"x")
     assert name.exists()

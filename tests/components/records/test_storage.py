@@ -175,5 +175,5 @@ def test_what_the_caller_fails_to_read_is_no_write_error(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied", str(locked))
     assert error.value.filename == str(locked)
     with pytest.raises(FileNotFoundError, match="nowhere"), storage.open_atomic(tmp_path / "file"):
-        open(tmp_path / "nowhere", "rb")
+        (tmp_path / "nowhere").read_bytes()
     assert list(tmp_path.iterdir()) == []
