@@ -6,8 +6,8 @@
 
 Cohorts are built with ../shared/tools/build_cohort.py out of real tissue, and kept in --work. A few lines of that
 script are replaced on the way, for glass with a tint, ink of another colour, and a black scanner border. Prints for
-each cohort: lesion tiles (every tile the mask touches) and the share of them that is kept; those on which anything is to be
-seen, as the pictures of tissue have white places that fall onto corners of tiles; tiles on ink that are kept; the
+each cohort: lesion tiles (every tile the mask touches) and the share of them that is kept; those on which anything is
+to be seen, as the pictures of tissue have white places that fall onto corners of tiles; tiles on ink that are kept; the
 share of the kept tiles that are nearly blank (less than 5% of the tile is visibly darker than the glass, looked at in
 level-0 px, 8 × 8 at a time), and of those that lie outside the tissue; and the share of all other tiles that is kept.
 Exit code 1 where a cohort keeps less than 99% of its lesion tiles or a tile on a pen stroke.
@@ -59,12 +59,13 @@ COLON_FAT = ("nct_crc/[AMNS]*.jpg", "nct_crc/TUM*.jpg")
 FAT = ("nct_crc/TUM*.jpg", "nct_crc/ADI*.jpg")
 SOURCES = {"bone": BONE, "dead bone": BONE_DEAD, "colon": COLON, "colon, fat": COLON_FAT, "lesions of fat": FAT}
 
+GREEN = (0.7, 0.88, 0.72)
 TUNING = (
     Cohort(41, "bone", "--levels 1 --width 5120 --height 5120 --lesion-fraction 0.05 0.3"),
     Cohort(42, "bone", "--levels 3 --width 3072 --height 3072 --pen 0.5 --lesion-fraction 0.1 0.4"),
     Cohort(43, "dead bone", "--levels 1 --width 4096 --height 3072 --block 128 --lesion-fraction 0.1 0.4"),
     Cohort(44, "colon, fat", "--levels 1 --width 4096 --height 4096 --pen 1 --lesion-fraction 0.05 0.3"),
-    Cohort(45, "bone", "--levels 2 --width 6144 --height 4096 --mpp 0.25 --lesion-fraction 0.05 0.3", tint=(0.70, 0.88, 0.72)),
+    Cohort(45, "bone", "--levels 2 --width 6144 --height 4096 --mpp 0.25 --lesion-fraction 0.05 0.3", tint=GREEN),
     Cohort(46, "lesions of fat", "--levels 1 --width 4096 --height 4096"),
 )  # fmt: skip
 REPORTED = (
@@ -129,7 +130,7 @@ def _replace(source: str, old: str, new: str) -> str:
 
 
 def measure_slide(image: Path, mask: Path, cohort: Cohort, parameters: TilingParameters) -> grid.Tiles:
-    """Every tile of a slide's grid that has any tissue: (share of mask, share of pen, lesion, visible share, on ink)."""
+    """Every tile of a slide's grid: share of the mask, pen, lesion or not, share to be seen, ink, true tissue."""
     with contextlib.closing(open_slide(str(image), verify=False)) as reader:
         scale = choose_scale(reader.downsamples, reader.mpp or None, parameters)
         size = reader.width, reader.height
@@ -204,8 +205,8 @@ def main() -> int:
     args.work.mkdir(parents=True, exist_ok=True)
     failed, rows = False, []
     print(
-        f"{'seed':>5} {'lesions':14} {'min_tissue':>10} {'tiles':>6} | {'lesion tiles kept':>18} {'of those seen':>16} |"
-        f" {'ink kept':>9} | {'blank':>6} {'outside':>7} | {'others kept':>11}"
+        f"{'seed':>5} {'lesions':14} {'min_tissue':>10} {'tiles':>6} | {'lesion tiles kept':>18} {'of those seen':>16}"
+        f" | {'ink kept':>9} | {'blank':>6} {'outside':>7} | {'others kept':>11}"
     )
     for cohort in TUNING if args.tuning else REPORTED:
         if args.only and cohort.seed not in args.only:
