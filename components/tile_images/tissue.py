@@ -194,7 +194,7 @@ def find_border(planes: Sequence[NDArray[np.uint8]]) -> Mask:
     border = np.zeros_like(black)
     edges = (black[0], black[-1], black[:, 0], black[:, -1])
     if not any(edge.any() for edge in edges):
-        return border
+        return np.asarray(border)
     for axis in (0, 1):
         border |= np.logical_and.accumulate(black, axis=axis)
         border |= np.flip(np.logical_and.accumulate(np.flip(black, axis), axis=axis), axis)
