@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from components.records.errors import InputError
+from components.split_metadata.options import fold_names
 from pipelines.parameters import suggest
 
 
@@ -49,9 +50,28 @@ PREDICT_STEPS = (
     Step("validate", "validate-records", {"validation": "validation.json", "table": "validation.html"}),
     Step("predict", "predict-bags", {"predictions": "."}),
 )
+
+
+def fold_steps(folds: int, repeats: int) -> tuple[Step, ...]:
+    """The steps of a cross-validation: of each fold a training and an evaluation, named after it."""
+    tables = {name: f"folds/{name}/split.csv" for name in fold_names(folds, repeats)}
+    steps = [
+        Step("split", "split-folds", {"cohort": "split.csv", "split_table": "split.html", **tables}),
+        *(step for step in STEPS if step.name in ("tile", "validate")),
+    ]
+    for number, name in enumerate(tables, start=1):
+        suffix = f"-{number}" if number > 1 else ""
+        place = f"folds/{name}"
+        made = {"model": f"{place}/model", "training": f"{place}/training"}
+        steps.append(Step(f"train {name}", f"train-mil{suffix}", made))
+        steps.append(Step(f"evaluate {name}", f"evaluate{suffix}", {"evaluation": f"{place}/evaluation"}))
+    return (*steps, Step("summarise", "summarise-folds", {"summary": "."}))
+
+
 PIPELINES = {
     "whole-slide": Pipeline("pipelines.whole_slide", STEPS),
     "batch-predict": Pipeline("pipelines.batch_predict", PREDICT_STEPS),
+    "cross-validate": Pipeline("pipelines.cross_validate", fold_steps(5, 1)),
 }
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import jinja2
 
-from components.evaluate.charts import draw_calibration, draw_roc, draw_tile_counts
 from components.evaluate.collect import Collection
-from components.evaluate.curves import Curves
+from components.evaluate.report_confidence import describe_confidence
 from components.evaluate.report_patients import describe_patients, describe_top_tiles
 from components.evaluate.report_steps import (
     describe_split_table,
@@ -22,6 +21,8 @@ from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.provenance import code_version
 from components.records.schema import SPLITS
+from components.statistics.charts import draw_roc, draw_tile_counts
+from components.statistics.curves import Curves
 
 _NAMES = {
     "auc": ("AUC", "share of patient pairs in the right order; 0.5 is chance"),
@@ -37,6 +38,7 @@ _NAMES = {
     ),
     "brier": ("Brier score", "mean squared error of the probability; lower is better"),
     "ece": ("Calibration error", "ECE, 10 bins: how far probabilities are from what happens; lower is better"),
+    "ece_adaptive": ("Adaptive calibration error", "the same with equally many patients a bin; lower is better"),
 }
 _SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
 
@@ -101,7 +103,7 @@ def write_report(
         metrics=_metrics_table(metrics),
         attention=metrics["attention"],
         roc=draw_roc(curves),
-        calibration=draw_calibration(curves),
+        confidence=describe_confidence(metrics, curves),
         confusion=_confusion(curves),
         patients=describe_patients(dataset, found, heatmaps),
         top_tiles=describe_top_tiles(found),

@@ -69,7 +69,12 @@ class TrainingSummary:
 
 
 def train_mil(
-    root: str, model_dir: str, training_dir: str, parameters: TrainingParameters, work_dir: str = ""
+    root: str,
+    model_dir: str,
+    training_dir: str,
+    parameters: TrainingParameters,
+    work_dir: str = "",
+    split_table: str = "",
 ) -> TrainingSummary:
     """Trains on the train split of the tiled dataset at `root`, watching its validation split.
 
@@ -81,6 +86,7 @@ def train_mil(
         training_dir: `history.json` and TensorBoard logs go here.
         parameters: how to train.
         work_dir: the state after each epoch is kept here; a training killed before goes on from it.
+        split_table: a split manifest that counts instead of the dataset's, such as a fold's; empty for none.
 
     Raises:
         InputError: parameters, or a split that can't be trained on.
@@ -89,7 +95,7 @@ def train_mil(
     started = time.monotonic()
     parameters.check()
     workers = join_workers()
-    dataset = TiledDataset(root)
+    dataset = TiledDataset(root, split_table)
     train, validation = index_bags(dataset, "train"), index_bags(dataset, "val")
     _check_bags(dataset, train, validation)
     prepare_determinism(parameters)

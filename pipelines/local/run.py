@@ -10,19 +10,19 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from components.records import storage
 from components.records.errors import InputError, WorkError
 from components.records.provenance import code_version
-from pipelines.catalog import Step, choose_steps, load_pipeline, local_steps
+from pipelines.catalog import Step, choose_steps, fold_steps, load_pipeline, local_steps
 from pipelines.compile import build_spec, read_images, render, signature_of
 from pipelines.lineage.artifacts import Traced, trace_artifact, trace_manifest, trace_model, trace_slides
 from pipelines.lineage.events import TaskRecord, write_events
 from pipelines.local.cache import RunCache
-from pipelines.local.flow import FLOW, MADE_BESIDE, TAKES_MANIFEST
+from pipelines.local.flow import FLOW, MADE_BESIDE, TAKES_MANIFEST, flow_of
 from pipelines.local.inputs import absolute, look_at_inputs
 from pipelines.local.lock import hold
 from pipelines.local.publish import publish
@@ -32,9 +32,10 @@ from pipelines.parameters import check_parameters, parse_assignments, read_confi
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What `bagline run` or `bagline predict` was asked for; paths are absolute.
+    """What `bagline run`, `predict` or `cross-validate` was asked for; paths are absolute.
 
-    `pipeline` is its name, and `model` the model's place, where the pipeline takes one.
+    `pipeline` is its name, `model` the model's place, where the pipeline takes one; `values` are parameters that the
+    command has options for, and `folds` and `repeats` shape a cross-validation.
     """
 
     manifest: str
@@ -50,6 +51,21 @@ class RunOptions:
     debug: bool = False
     pipeline: str = "whole-slide"
     model: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    folds: int = 0
+    repeats: int = 1
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps that run."""
+        if self.pipeline == "cross-validate":
+            return fold_steps(self.folds, self.repeats)
+        return choose_steps(self.first, self.last, self.pipeline)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no step of the pipeline is left out."""
+        return self.pipeline == "cross-validate" or self.steps == local_steps(self.pipeline)
 
 
 @dataclass
@@ -74,7 +90,7 @@ def run_locally(options: RunOptions, show: Callable[[str, str, bool], None]) -> 
     Raises:
         InputError: manifest, folder, config or parameters are wrong; nothing was run.
     """
-    steps = choose_steps(options.first, options.last, options.pipeline)
+    steps = options.steps
     with hold(options.out):
         manifest, images_fingerprint = look_at_inputs(options.manifest, options.images_root, labelled=not options.model)
         cache = RunCache(options.out)
@@ -102,7 +118,10 @@ def _prepare(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     pipeline = load_pipeline(options.pipeline)
     names = tuple(step.name for step in steps)
-    built = pipeline.build(steps=names, earlier=_earlier(options.out, names), local_code_version=code_version())
+    shape = {"folds": options.folds, "repeats": options.repeats} if options.folds else {}
+    built = pipeline.build(
+        steps=names, earlier=_earlier(options.out, names), local_code_version=code_version(), **shape
+    )
     images = read_images(options.images, allow_tags=True) if options.images else None
     spec = build_spec(built, images)
     signature = signature_of(spec)
@@ -122,7 +141,7 @@ def _prepare(
     values |= parse_assignments(options.assignments, free)
     if options.beam_options:
         values["beam_options"] = list(options.beam_options)
-    values = _with_paths(values)
+    values = _with_paths({**values, **options.values})
     values |= {name: value for name, value in fixed.items() if name in signature}
     return spec, values
 
@@ -254,8 +273,7 @@ def _settle(
         _record(options, step, state, parameters.get(step.task, {}), run_id, manifest_hash, error)
         if not state.succeeded:
             result.error, result.exit_code = f"{step.name}: {error}", code
-    whole = steps == local_steps(options.pipeline)
-    if not result.error and whole:
+    if not result.error and options.is_whole:
         cache.forget_all_but(used)
         shutil.rmtree(os.path.join(cache.home, "checkpoints"), ignore_errors=True)
 
@@ -282,7 +300,7 @@ def _record(
     manifest_hash: str,
     error: str,
 ) -> None:
-    reads, makes = FLOW[step.name]
+    reads, makes = flow_of(step.name)
     inputs: list[Traced | None] = [trace_artifact(options.out, name) for name in reads]
     if step.name == "prepare" and _is_folder(options.model):
         inputs.append(trace_model(options.model))

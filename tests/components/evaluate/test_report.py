@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.evaluate.charts import Plot, draw_history, draw_tile_counts, nice_ticks
 from components.evaluate.collect import GALLERY_SLIDES, pick_gallery
 from components.evaluate.report import show_number
 from components.evaluate.report_steps import (
@@ -25,6 +24,7 @@ from components.records import storage
 from components.records.dataset import RecordSpan, TiledDataset
 from components.records.errors import InputError, WorkError
 from components.records.example import encode_example, encode_features
+from components.statistics.charts import Plot, draw_history, draw_tile_counts, nice_ticks
 
 
 def test_split_table_counts_patients_and_slides(dataset_root: str) -> None:
