@@ -308,6 +308,9 @@ def _record(
         inputs.append(trace_manifest(options.manifest, manifest_hash))
     if step.name == "tile":
         inputs.append(trace_slides(options.out, options.images_root))
+    schema = os.path.join(options.out, "schema.json")
+    if step.name == "tile" and os.path.exists(schema):  # where the model said how, the call alone does not
+        parameters = {**storage.read_json(schema)["parameters"], **parameters}
     outputs = [trace_artifact(options.out, name) for name in (makes, *MADE_BESIDE.get(makes, ()))]
     if step.name == "prepare":
         outputs.append(trace_artifact(options.out, "model"))
