@@ -13,9 +13,10 @@ def spec():
 
 
 def test_the_steps_are_the_tasks(spec):
-    assert {step.task for step in fold_steps(3, 2)} == set(spec["root"]["dag"]["tasks"])
-    names = {task: definition["taskInfo"]["name"] for task, definition in spec["root"]["dag"]["tasks"].items()}
+    local = build_spec(load_pipeline("cross-validate").build(folds=3, repeats=2, local_code_version="x"))
+    names = {task: definition["taskInfo"]["name"] for task, definition in local["root"]["dag"]["tasks"].items()}
     assert names == {step.task: step.name for step in fold_steps(3, 2)}
+    assert set(spec["root"]["dag"]["tasks"]) == {*names, "await-tiling"}
 
 
 def test_there_is_no_control_flow_and_one_tiling(spec):
