@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,8 +85,8 @@ def service(cohort, store: FakeStore, slides: str, monkeypatch: pytest.MonkeyPat
 
     def work(job: FakeJob) -> None:
         from components.records.manifest import read_manifest
-        from components.tile_images.local import run_in_lanes
         from components.tile_images.lanes import LanePool
+        from components.tile_images.local import run_in_lanes
         from components.tile_images.run import list_tasks
 
         pool = LanePool(1, 60.0)
@@ -342,10 +343,8 @@ def test_a_hiccup_at_the_start_is_tried_again(cohort, slides, service, monkeypat
 
 
 def test_a_bucket_that_is_not_there_is_named(cohort, slides, service, store, monkeypatch):
-    del store.buckets["staging"]
-    monkeypatch.setattr("apache_beam.utils.retry.Clock.sleep", lambda self, seconds: None)
-    monkeypatch.setattr(store, "before_download", None)
     store.missing = {"staging"}
+    monkeypatch.setattr("apache_beam.utils.retry.Clock.sleep", lambda self, seconds: None)
     with pytest.raises(WorkError, match=r"gs://staging/dataflow: the job can't be handed over"):
         start(cohort, slides, options(service), monkeypatch)
 
@@ -358,7 +357,7 @@ def test_cancelling_a_job_that_has_ended_changes_nothing(service):
     await_job(seen)
 
 
-def run_wait(service: FakeDataflow, started: str, store: FakeStore, tmp_path: Path, states: str) -> Any:
+def run_wait(started: str, tmp_path: Path) -> Any:
     """The wait as a process, as Vertex AI starts it."""
     made = {
         name: {"artifacts": [{"name": name, "uri": uri, "metadata": {}}]}
@@ -379,15 +378,15 @@ def run_wait(service: FakeDataflow, started: str, store: FakeStore, tmp_path: Pa
 
 def until(condition: Any, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
-    wait = __import__("threading").Event()
+    pause = threading.Event()  # time.sleep sleeps not at all in these tests
     while not condition():
         assert time.monotonic() < end
-        wait.wait(0.05)
+        pause.wait(0.05)
 
 
-def test_the_task_writes_what_kfp_reads(cohort, slides, service, store, monkeypatch, tmp_path):
+def test_the_task_writes_what_kfp_reads(cohort, slides, service, monkeypatch, tmp_path):
     started = start(cohort, slides, options(service), monkeypatch)[2]
-    process = run_wait(service, started, store, tmp_path, "done")
+    process = run_wait(started, tmp_path)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     made = json.loads((tmp_path / "executor_output.json").read_text())["artifacts"]
@@ -397,10 +396,10 @@ def test_the_task_writes_what_kfp_reads(cohort, slides, service, store, monkeypa
     assert_same_records(TILES, cohort)
 
 
-def test_sigterm_cancels_the_job_and_a_later_run_takes_it_up(cohort, slides, service, store, monkeypatch, tmp_path):
+def test_sigterm_cancels_the_job(cohort, slides, service, monkeypatch, tmp_path):
     service.states = ["JOB_STATE_RUNNING"]
     started = start(cohort, slides, options(service), monkeypatch)[2]
-    process = run_wait(service, started, store, tmp_path, "running")
+    process = run_wait(started, tmp_path)
     (job,) = service.jobs
     until(lambda: job.looks >= 1)
     process.send_signal(signal.SIGTERM)
@@ -412,12 +411,10 @@ def test_sigterm_cancels_the_job_and_a_later_run_takes_it_up(cohort, slides, ser
     assert not (tmp_path / "executor_output.json").exists()
 
 
-def test_a_wait_that_is_killed_leaves_the_job_and_the_next_finds_it(
-    cohort, slides, service, store, monkeypatch, tmp_path
-):
+def test_a_wait_that_is_killed_leaves_the_job_and_the_next_finds_it(cohort, slides, service, monkeypatch, tmp_path):
     service.states = ["JOB_STATE_RUNNING", "JOB_STATE_RUNNING", "JOB_STATE_RUNNING", "JOB_STATE_DONE"]
     metadata, _, started = start(cohort, slides, options(service), monkeypatch)
-    process = run_wait(service, started, store, tmp_path, "running")
+    process = run_wait(started, tmp_path)
     (job,) = service.jobs
     until(lambda: job.looks >= 1)
     process.kill()
