@@ -1,4 +1,4 @@
-"""Tiling on Dataflow: the job's description, submitting, waiting, cancelling, restarts; buckets and service are fakes."""
+"""Tiling on Dataflow: the job's description, submit, wait, cancel, restart; buckets and service are fakes."""
 
 import csv
 import json
@@ -49,7 +49,7 @@ ANOTHER_RUN = "gs://results/pipelines/77/run-2/await-tiling_3/records"
 def draw(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     picture = np.full((1024, 1024, 3), 242, np.uint8)
-    picture[256:768, 128:896] = np.clip([190, 110, 165] + rng.normal(0, 25, (512, 768, 3)), 0, 255)
+    picture[256:768, 128:896] = np.clip(rng.normal(150, 25, (512, 768, 3)) + (40, -40, 15), 0, 255)
     return picture
 
 
@@ -126,7 +126,7 @@ def start(cohort, slides: str, dataflow: dict[str, Any], monkeypatch: pytest.Mon
 
 
 def assert_same_records(out: str, cohort) -> None:
-    """Every part has the bytes of the run from disk but for the slide's digest, which the store tells in its own way."""
+    """The parts of the run from disk; their bytes differ by the slide's digest, which the store tells in its own way."""
     found, wanted = TiledDataset(out), TiledDataset(cohort.out)
     assert [(part.path, part.tiles) for part in found.parts] == [(part.path, part.tiles) for part in wanted.parts]
     assert {**found.summary, "bytes": 0} == {**wanted.summary, "bytes": 0}
@@ -221,8 +221,8 @@ def test_a_second_start_takes_the_job_that_runs(cohort, slides, service, monkeyp
     service.jobs.insert(0, FakeJob("another", {"name": "another"}, ["JOB_STATE_RUNNING"]))
     assert start(cohort, slides, options(service), monkeypatch)[2] == first
     assert len(service.jobs) == 3
+    monkeypatch.setitem(PARAMETERS, "tile_px", 256)
     with pytest.raises(InputError, match="tiles into it now, from other inputs or with other parameters"):
-        monkeypatch.setitem(PARAMETERS, "tile_px", 256)
         start(cohort, slides, options(service), monkeypatch)
     assert len(service.jobs) == 3
 
@@ -281,7 +281,7 @@ def test_a_job_that_failed_in_an_earlier_run_is_started_anew_once(cohort, slides
 def test_a_job_that_lost_slides_fails_after_everything_is_written(cohort, slides, service, monkeypatch):
     service.work = None
     metadata, _, started = start(cohort, slides, options(service), monkeypatch)
-    with pytest.raises(WorkError, match="2 of 2 slides lost tiles: s0 .was never planned"):
+    with pytest.raises(WorkError, match=r"2 of 2 slides lost tiles: s0 .was never planned"):
         await_tiling(TILES, started, metadata, LATER)
     assert len(TiledDataset(TILES).ledger) == 2
 
