@@ -49,7 +49,7 @@ ANOTHER_RUN = "gs://results/pipelines/77/run-2/await-tiling_3/records"
 def draw(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     picture = np.full((1024, 1024, 3), 242, np.uint8)
-    picture[256:768, 128:896] = np.clip(rng.normal(150, 25, (512, 768, 3)) + (40, -40, 15), 0, 255)
+    picture[256:768, 128:896] = np.clip(rng.normal((190, 110, 165), 25, (512, 768, 3)), 0, 255)
     return picture
 
 
@@ -126,7 +126,7 @@ def start(cohort, slides: str, dataflow: dict[str, Any], monkeypatch: pytest.Mon
 
 
 def assert_same_records(out: str, cohort) -> None:
-    """The parts of the run from disk; their bytes differ by the slide's digest, which the store tells in its own way."""
+    """The parts of the run from disk; bytes differ by the slide's digest, which the store tells in its own way."""
     found, wanted = TiledDataset(out), TiledDataset(cohort.out)
     assert [(part.path, part.tiles) for part in found.parts] == [(part.path, part.tiles) for part in wanted.parts]
     assert {**found.summary, "bytes": 0} == {**wanted.summary, "bytes": 0}
