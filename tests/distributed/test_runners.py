@@ -23,6 +23,8 @@ from components.records.ledger import read_ledger
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.run import run_tiling
 
+pytestmark = pytest.mark.distributed
+
 SLIDES, SIDE, TILE, REGION = 6, 2048, 64, 16
 PARAMETERS = TilingParameters(tile_px=TILE, mpp=0.5, region_tiles=REGION, qc=False)
 SETTINGS = [f"tile_px={TILE}", f"region_tiles={REGION}", "qc=false"]
