@@ -30,7 +30,7 @@ export UV_HTTP_TIMEOUT ?= 180
 help: ## This list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: run
 run: $(VENV)/.runtime $(SAMPLE)/cohort/manifest.csv ## Build the sample cohort, run the whole pipeline on it, say where the report is
@@ -46,6 +46,10 @@ $(SAMPLE)/cohort/manifest.csv: components/sample_cohort/build.py components/samp
 .PHONY: test
 test: $(VENV)/.dev ## All tests; PYTEST='tests/e2e -x' for some
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
+
+.PHONY: test-distributed
+test-distributed: $(VENV)/.dev ## Flink and Spark, run for real; says why where Java, Maven or the jars can't be had
+	$(BIN)/python -m pytest tests/distributed -m distributed -rs $(PYTEST)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Style, types and import rules

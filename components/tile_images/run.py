@@ -74,7 +74,8 @@ def run_tiling(
         tell_every: seconds; in a bucket, where a look takes requests, at least 15 times as many.
 
     Returns:
-        The summary, as in `summary.json`; empty where Dataflow was asked for a template only.
+        The summary, as in `summary.json`; empty where the Beam options ask for the job's
+            description only (`--template_location`, `--output_executable_path`).
 
     Raises:
         InputError: the manifest, a parameter or a folder is wrong, or another run tiles into `out`.
@@ -123,6 +124,8 @@ def run_tiling(
                         beam_options=beam_options,
                         timeout=timeout,
                     )
+            if any(option.startswith("--output_executable_path") for option in beam_options):
+                return {}
             check_held()
             summary = finalise(manifest, tasks, parameters, out)
     finally:
