@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from components.records.errors import BaglineError
+from components.records.errors import BaglineError, WorkError
 from components.tile_images import lanes
 from components.tile_images.attempts import Attempts
 from components.tile_images.parameters import TilingParameters
@@ -21,6 +21,7 @@ from components.tile_images.region import RegionTask
 
 # `DirectRunner` may look for a Go runner on the network; the one that runs in this process is named by itself.
 LOCAL_RUNNERS = {"DirectRunner": "FnApiRunner", "FnApiRunner": "FnApiRunner"}
+_SAID = 600
 stopped_by: list[BaglineError] = []
 
 
@@ -114,7 +115,7 @@ def run_pipeline(
     """Runs the Beam pipeline to its end.
 
     Raises:
-        BaglineError: the output can't be written.
+        BaglineError: the output can't be written. WorkError: the job failed on its cluster.
     """
     local = runner in LOCAL_RUNNERS
     flags = [f"--runner={LOCAL_RUNNERS.get(runner, runner)}", *beam_options]
@@ -125,10 +126,15 @@ def run_pipeline(
     try:
         with beam.Pipeline(options=options) as pipeline:
             add_steps(pipeline, tasks, parameters, out, workers, timeout, 0 if local else 2 * workers)
-    except Exception:
+    except Exception as error:
         if stopped_by:
             raise stopped_by[0] from None
-        raise
+        if local:
+            raise
+        # A cluster's failure comes as whatever its runner makes of it, with the trace of another language.
+        said = " ".join(str(error).split())[:_SAID]
+        mend = "see the cluster's own log; what was done is taken up when the step runs again"
+        raise WorkError(f"the job failed ({type(error).__name__}: {said})", where=runner, mend=mend) from error
 
 
 def submit_pipeline(

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import importlib
 import json
-import os
 import sys
 import threading
 from collections.abc import Callable

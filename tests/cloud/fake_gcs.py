@@ -77,6 +77,7 @@ class FakeStore:
     """
 
     buckets: dict[str, dict[str, Stored]] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
     before_download: Callable[[str], None] | None = None
@@ -141,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None:
             return self._refuse(404, "no such path")
         bucket, name = found.groups()
+        if bucket in self.store.missing:
+            return self._refuse(404, "The specified bucket does not exist.")
         if "/o" not in path.partition("/b/")[2]:
             return self._answer({"kind": "storage#bucket", "name": bucket, "id": bucket})
         if name is None:

@@ -1,4 +1,4 @@
-"""Tiling on Dataflow: the job's description, submitting, waiting, cancelling, restarts; buckets and service are fakes."""
+"""Tiling on Dataflow: the job's description, submit, wait, cancel, restart; buckets and service are fakes."""
 
 import csv
 import json
@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,7 +49,7 @@ ANOTHER_RUN = "gs://results/pipelines/77/run-2/await-tiling_3/records"
 def draw(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     picture = np.full((1024, 1024, 3), 242, np.uint8)
-    picture[256:768, 128:896] = np.clip([190, 110, 165] + rng.normal(0, 25, (512, 768, 3)), 0, 255)
+    picture[256:768, 128:896] = np.clip(rng.normal((190, 110, 165), 25, (512, 768, 3)), 0, 255)
     return picture
 
 
@@ -84,8 +85,8 @@ def service(cohort, store: FakeStore, slides: str, monkeypatch: pytest.MonkeyPat
 
     def work(job: FakeJob) -> None:
         from components.records.manifest import read_manifest
-        from components.tile_images.local import run_in_lanes
         from components.tile_images.lanes import LanePool
+        from components.tile_images.local import run_in_lanes
         from components.tile_images.run import list_tasks
 
         pool = LanePool(1, 60.0)
@@ -125,7 +126,7 @@ def start(cohort, slides: str, dataflow: dict[str, Any], monkeypatch: pytest.Mon
 
 
 def assert_same_records(out: str, cohort) -> None:
-    """Every part has the bytes of the run from disk but for the slide's digest, which the store tells in its own way."""
+    """The parts of the run from disk; bytes differ by the slide's digest, which the store tells in its own way."""
     found, wanted = TiledDataset(out), TiledDataset(cohort.out)
     assert [(part.path, part.tiles) for part in found.parts] == [(part.path, part.tiles) for part in wanted.parts]
     assert {**found.summary, "bytes": 0} == {**wanted.summary, "bytes": 0}
@@ -220,8 +221,8 @@ def test_a_second_start_takes_the_job_that_runs(cohort, slides, service, monkeyp
     service.jobs.insert(0, FakeJob("another", {"name": "another"}, ["JOB_STATE_RUNNING"]))
     assert start(cohort, slides, options(service), monkeypatch)[2] == first
     assert len(service.jobs) == 3
+    monkeypatch.setitem(PARAMETERS, "tile_px", 256)
     with pytest.raises(InputError, match="tiles into it now, from other inputs or with other parameters"):
-        monkeypatch.setitem(PARAMETERS, "tile_px", 256)
         start(cohort, slides, options(service), monkeypatch)
     assert len(service.jobs) == 3
 
@@ -280,7 +281,7 @@ def test_a_job_that_failed_in_an_earlier_run_is_started_anew_once(cohort, slides
 def test_a_job_that_lost_slides_fails_after_everything_is_written(cohort, slides, service, monkeypatch):
     service.work = None
     metadata, _, started = start(cohort, slides, options(service), monkeypatch)
-    with pytest.raises(WorkError, match="2 of 2 slides lost tiles: s0 .was never planned"):
+    with pytest.raises(WorkError, match=r"2 of 2 slides lost tiles: s0 .was never planned"):
         await_tiling(TILES, started, metadata, LATER)
     assert len(TiledDataset(TILES).ledger) == 2
 
@@ -342,10 +343,8 @@ def test_a_hiccup_at_the_start_is_tried_again(cohort, slides, service, monkeypat
 
 
 def test_a_bucket_that_is_not_there_is_named(cohort, slides, service, store, monkeypatch):
-    del store.buckets["staging"]
-    monkeypatch.setattr("apache_beam.utils.retry.Clock.sleep", lambda self, seconds: None)
-    monkeypatch.setattr(store, "before_download", None)
     store.missing = {"staging"}
+    monkeypatch.setattr("apache_beam.utils.retry.Clock.sleep", lambda self, seconds: None)
     with pytest.raises(WorkError, match=r"gs://staging/dataflow: the job can't be handed over"):
         start(cohort, slides, options(service), monkeypatch)
 
@@ -358,7 +357,7 @@ def test_cancelling_a_job_that_has_ended_changes_nothing(service):
     await_job(seen)
 
 
-def run_wait(service: FakeDataflow, started: str, store: FakeStore, tmp_path: Path, states: str) -> Any:
+def run_wait(started: str, tmp_path: Path) -> Any:
     """The wait as a process, as Vertex AI starts it."""
     made = {
         name: {"artifacts": [{"name": name, "uri": uri, "metadata": {}}]}
@@ -379,15 +378,15 @@ def run_wait(service: FakeDataflow, started: str, store: FakeStore, tmp_path: Pa
 
 def until(condition: Any, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
-    wait = __import__("threading").Event()
+    pause = threading.Event()  # time.sleep sleeps not at all in these tests
     while not condition():
         assert time.monotonic() < end
-        wait.wait(0.05)
+        pause.wait(0.05)
 
 
-def test_the_task_writes_what_kfp_reads(cohort, slides, service, store, monkeypatch, tmp_path):
+def test_the_task_writes_what_kfp_reads(cohort, slides, service, monkeypatch, tmp_path):
     started = start(cohort, slides, options(service), monkeypatch)[2]
-    process = run_wait(service, started, store, tmp_path, "done")
+    process = run_wait(started, tmp_path)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     made = json.loads((tmp_path / "executor_output.json").read_text())["artifacts"]
@@ -397,10 +396,10 @@ def test_the_task_writes_what_kfp_reads(cohort, slides, service, store, monkeypa
     assert_same_records(TILES, cohort)
 
 
-def test_sigterm_cancels_the_job_and_a_later_run_takes_it_up(cohort, slides, service, store, monkeypatch, tmp_path):
+def test_sigterm_cancels_the_job(cohort, slides, service, monkeypatch, tmp_path):
     service.states = ["JOB_STATE_RUNNING"]
     started = start(cohort, slides, options(service), monkeypatch)[2]
-    process = run_wait(service, started, store, tmp_path, "running")
+    process = run_wait(started, tmp_path)
     (job,) = service.jobs
     until(lambda: job.looks >= 1)
     process.send_signal(signal.SIGTERM)
@@ -412,12 +411,10 @@ def test_sigterm_cancels_the_job_and_a_later_run_takes_it_up(cohort, slides, ser
     assert not (tmp_path / "executor_output.json").exists()
 
 
-def test_a_wait_that_is_killed_leaves_the_job_and_the_next_finds_it(
-    cohort, slides, service, store, monkeypatch, tmp_path
-):
+def test_a_wait_that_is_killed_leaves_the_job_and_the_next_finds_it(cohort, slides, service, monkeypatch, tmp_path):
     service.states = ["JOB_STATE_RUNNING", "JOB_STATE_RUNNING", "JOB_STATE_RUNNING", "JOB_STATE_DONE"]
     metadata, _, started = start(cohort, slides, options(service), monkeypatch)
-    process = run_wait(service, started, store, tmp_path, "running")
+    process = run_wait(started, tmp_path)
     (job,) = service.jobs
     until(lambda: job.looks >= 1)
     process.kill()
