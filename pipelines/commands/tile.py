@@ -90,8 +90,9 @@ def _tile(arguments: argparse.Namespace, parse_step: Callable[..., dict[str, Any
 
 def _describe(summary: dict[str, Any]) -> str:
     statuses = ", ".join(f"{count} {status}" for status, count in summary["slides_by_status"].items() if count)
+    joined = f", {summary['tiles_joined']} are stored blocks joined, not coded again" if summary["tiles_joined"] else ""
     return (
         f"{summary['slides']} slides of {summary['patients']} patients: {statuses}\n"
         f"{summary['tiles']} tiles in {summary['parts']} parts, {summary['bytes'] / 1e6:.1f} MB; "
-        f"{summary['tiles_failed']} tiles lost; {summary['tiles_lossless']} are the stored pixels untouched"
+        f"{summary['tiles_failed']} tiles lost; {summary['tiles_lossless']} are the stored pixels untouched{joined}"
     )
