@@ -21,7 +21,7 @@ from pipelines.vertex.environment import Config, Environment
 # set by us, from the command line and what it names
 _INPUTS = ("manifest", "images_root", "manifest_hash", "images_fingerprint")
 _PATHS = ("previous_split", "previous_metrics", "encoder_path", "checkpoint_dir")
-_WORLD = ("split", "tile")  # steps that read what no artifact of this run stands for
+_WORLD = {"manifest", "images_root"}  # a task that is given one of these reads what no artifact stands for
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,7 @@ def _set_caching(spec: dict[str, Any], order: Order, name: str) -> None:
         check_steps(caching.tasks, steps.values(), order.config.where)
     for task, body in spec["root"]["dag"]["tasks"].items():
         wanted = caching.tasks.get(steps[task], caching.default)
-        if not order.pinned and steps[task] in _WORLD:
+        given = body.get("inputs", {}).get("parameters", {}).values()
+        if not order.pinned and _WORLD & {source.get("componentInputParameter") for source in given}:
             wanted = False
         body["cachingOptions"] = {"enableCache": wanted}
