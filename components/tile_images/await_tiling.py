@@ -51,7 +51,7 @@ def run_task(executor_input: dict[str, Any]) -> None:
     )
     outputs = {
         "records": {"name": records["name"], "uri": tiled["uri"], "metadata": metadata},
-        "summary": {"name": summary["name"], "uri": summary["uri"], "metadata": totals},
+        "summary": {"name": summary["name"], "uri": summary["uri"], "metadata": {**metadata, **totals}},
     }
     storage.write_json(
         made["outputFile"], {"artifacts": {name: {"artifacts": [value]} for name, value in outputs.items()}}

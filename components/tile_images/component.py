@@ -76,6 +76,7 @@ def tile_images(
         },
     )
     write_text(gcp_resources, started)
+    summary.metadata.update(records.metadata)
     for name, value in totals.items():
         summary.log_metric(name, value)
     write_json(summary.path, totals)  # the local cache takes an artifact without a file for lost

@@ -13,13 +13,13 @@ from typing import Any
 from components.records import storage
 from components.records.errors import BaglineError, InputError
 from components.records.manifest import read_manifest
-from pipelines.catalog import PIPELINES, STEPS
+from pipelines.catalog import PIPELINES
 from pipelines.lineage.artifacts import Traced, digest_files
 from pipelines.lineage.query import Node, keep_slides
 from pipelines.vertex.graph import Graph, plain
 
 _NAMES = {"split_manifest": "split", "split_table": "split", "table": "validation"}
-_TASKS = {step.task: step.name for step in STEPS}
+_MANIFESTS = ("split_manifest", "cohort", "slides")  # the outputs that are the manifest, with splits or checked
 
 
 class VertexLineage:
@@ -82,14 +82,15 @@ class VertexLineage:
         }
         node.made_by = self._made_by(artifact, maker, given)
         node.inputs = [self._node(each) for each in self._graph.inputs(maker.name)]
-        node.inputs += self._world(artifact, maker, given)
+        node.inputs += self._world(artifact, given)
         return node
 
     def _made_by(self, artifact: Any, maker: Any, given: dict[str, Any]) -> dict[str, Any]:
         carried, run = plain(artifact.metadata), _run(artifact, maker)
         task = maker.display_name
-        pipeline = next((name for name in PIPELINES if run.startswith(name)), "")
-        step = _TASKS.get(task, task)
+        pipeline = next((name for name in PIPELINES if run.startswith(f"{name}-")), "")
+        steps = {step.task: step.name for step in PIPELINES[pipeline].steps} if pipeline else {}
+        step = steps.get(task, "wait" if task == "await-tiling" else task)
         return {
             "task": f"{pipeline}.{step}" if pipeline else step,
             "run": run,
@@ -101,13 +102,12 @@ class VertexLineage:
             "parameters": given,
         }
 
-    def _world(self, artifact: Any, maker: Any, given: dict[str, Any]) -> list[Node]:
+    def _world(self, artifact: Any, given: dict[str, Any]) -> list[Node]:
         """What a step read that is no artifact: the manifest, or the slides."""
-        step = _TASKS.get(maker.display_name, maker.display_name)
-        if step == "split" and given.get("manifest"):
+        if artifact.display_name in _MANIFESTS and given.get("manifest"):
             return [self._manifest(str(given["manifest"]), str(given.get("manifest_hash", "")), artifact)]
-        if step == "tile" and artifact.display_name == "records":
-            return self._slides(artifact.uri, str(given.get("images_root", "")))
+        if artifact.display_name == "records" and given.get("images_root"):
+            return self._slides(artifact.uri, str(given["images_root"]))
         return []
 
     def _manifest(self, uri: str, given_hash: str, made: Any) -> Node:

@@ -21,7 +21,7 @@ from pipelines.vertex.environment import Config, Environment
 # set by us, from the command line and what it names
 _INPUTS = ("manifest", "images_root", "manifest_hash", "images_fingerprint")
 _PATHS = ("previous_split", "previous_metrics", "encoder_path", "checkpoint_dir")
-_WORLD = ("split", "tile")  # steps that read what no artifact of this run stands for
+_WORLD = {"manifest", "images_root"}  # a task that is given one of these reads what no artifact stands for
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,8 @@ def _set_caching(spec: dict[str, Any], order: Order, name: str) -> None:
     for task, body in spec["root"]["dag"]["tasks"].items():
         wanted = caching.tasks.get(steps[task], caching.default)
         never = "cachingOptions" in body and not body["cachingOptions"].get("enableCache")
-        if never or (not order.pinned and steps[task] in _WORLD):
+        given = body.get("inputs", {}).get("parameters", {}).values()
+        of_the_world = _WORLD & {source.get("componentInputParameter") for source in given}
+        if never or (of_the_world and not order.pinned):
             wanted = False
         body["cachingOptions"] = {"enableCache": wanted}

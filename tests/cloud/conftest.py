@@ -12,6 +12,7 @@ from fake_gcs import FakeStore
 from fake_vertex import FakeVertex
 
 from components.readers import spool
+from pipelines.compile import compile_for_cloud
 
 
 @pytest.fixture
@@ -49,6 +50,17 @@ MANIFEST = b"image_id,patient_id,label\n" + b"".join(
 )
 
 
+_compiled: dict[str, str] = {}
+
+
+def _compile_once(*arguments, real=compile_for_cloud):
+    """Compiling takes longer than all else in a test; the same call gives the same bytes (another test holds that)."""
+    key = json.dumps(arguments, sort_keys=True)
+    if key not in _compiled:
+        _compiled[key] = json.dumps(real(*arguments))
+    return json.loads(_compiled[key])
+
+
 @pytest.fixture
 def vertex(store: FakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVertex]:
     """All of Google Cloud that a job needs: buckets with a cohort, an account, images by digest."""
@@ -58,6 +70,7 @@ def vertex(store: FakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service}", fake.url)
     monkeypatch.setenv("BAGLINE_KFP_HOST", fake.url)
     monkeypatch.setenv("BAGLINE_RETRY_SECONDS", "5")
+    monkeypatch.setattr("pipelines.vertex.request.compile_for_cloud", _compile_once)
     store.buckets[BUCKET] = {}
     store.put("cohort", "manifest.csv", MANIFEST)
     for index in range(6):

@@ -52,7 +52,8 @@ def test_it_names_the_task_our_own_error_the_tries_and_the_log(vertex, failed, c
     )
     path, job = failed("train-mil", Failure(EXIT_1, tries=3, log=log))
     out = look(capsys, path, job)
-    custom = vertex.only_job()["jobDetail"]["taskDetails"][-2]["executorDetail"]["containerDetail"]["mainJob"]
+    details = {detail["taskName"]: detail for detail in vertex.only_job()["jobDetail"]["taskDetails"]}
+    custom = details["train-mil"]["executorDetail"]["containerDetail"]["mainJob"]
     log_filter = f'resource.type="ml_job" resource.labels.job_id="{custom.rpartition("/")[2]}" severity>=ERROR'
     assert "train failed, tried 3 times" in out
     assert "error    p3: no tiles in train; lower min_tissue" in out

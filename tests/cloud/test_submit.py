@@ -181,6 +181,18 @@ def test_an_experiment_that_can_not_be_had_costs_no_job(vertex, config, capsys):
     assert len(vertex.jobs) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("batch-predict", ("--set", "model=gs://runs-bucket/models/1")), ("cross-validate", ())],
+)
+def test_every_pipeline_can_be_sent(vertex, config, name, words):
+    path = config({"parameters": {"seed": 1, "patience": 3}})
+    assert run("submit", "--config", path, "--pipeline", name, *words, "--wait", "--every", "0") == 0
+    job = vertex.only_job()
+    assert job["pipelineSpec"]["pipelineInfo"]["name"] == name
+    assert job["runtimeConfig"]["parameterValues"]["manifest_hash"]
+
+
 def refused(capsys, *words):
     assert run("submit", *words) == 2
     error = capsys.readouterr().err
