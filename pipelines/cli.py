@@ -24,6 +24,9 @@ COMMANDS = {
     "compile": "write the compiled spec that Vertex AI takes",
     "check": "compile every pipeline and hold every config file against it",
     "lineage": "what an artifact was made from, down to the slides' bytes",
+    "submit": "run the pipeline on Vertex AI",
+    "schedule": "run the pipeline on Vertex AI again and again, by the clock",
+    "diagnose": "why a job failed, and what to do about it",
 }
 INTERRUPTED = 130
 

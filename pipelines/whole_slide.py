@@ -7,7 +7,7 @@ from kfp import dsl
 
 from components.evaluate.component import evaluate
 from components.split_metadata.component import split_metadata
-from components.tile_images.component import tile_images
+from components.tile_images.component import await_tiling, tile_images
 from components.train_mil.component import train_mil
 from components.validate_records.component import validate_records
 from pipelines.catalog import STEPS
@@ -91,6 +91,7 @@ def build(
         runner: str = "DirectRunner",
         workers: int = 1,
         beam_options: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
+        dataflow: dict = {},  # type: ignore[type-arg]  # noqa: B006
         max_blank_share: float = 0.5,
         blank_deviation: float = 6.0,
         max_duplicates_across_splits: int = 0,
@@ -170,8 +171,15 @@ def build(
                 runner=runner,
                 workers=workers,
                 beam_options=beam_options,
+                dataflow=dataflow,
             )
-            made["records"] = place(task, "tile").outputs["records"]
+            tiled = place(task, "tile").outputs
+            made["records"] = tiled["records"]
+            if not local_code_version:
+                # Here a job on Dataflow is only started; the waiting costs a small machine, not this one.
+                task.set_env_variable("BAGLINE_LAUNCH_ONLY", "1")
+                task = await_tiling(tiled=tiled["records"], gcp_resources=tiled["gcp_resources"])
+                made["records"] = place(task, "wait").outputs["records"]
         if "validate" in steps:
             task = validate_records(
                 records=made.get("records") or bring("records", dsl.Dataset),

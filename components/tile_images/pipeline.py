@@ -121,19 +121,47 @@ def run_pipeline(
     if local:
         flags.insert(1, "--direct_running_mode=in_memory")
     options = PipelineOptions(flags, save_main_session=False)
-    work = (parameters, out, workers, timeout, 0 if local else 2 * workers)
     stopped_by.clear()
     try:
         with beam.Pipeline(options=options) as pipeline:
-            (
-                pipeline
-                | "Slides" >> beam.Create(list(tasks), reshuffle=False)
-                | "SpreadSlides" >> beam.Reshuffle()
-                | "Plan" >> beam.ParDo(PlanSlides(*work))
-                | "SpreadRegions" >> beam.Reshuffle()
-                | "Tile" >> beam.ParDo(TileRegions(*work))
-            )
+            add_steps(pipeline, tasks, parameters, out, workers, timeout, 0 if local else 2 * workers)
     except Exception:
         if stopped_by:
             raise stopped_by[0] from None
         raise
+
+
+def submit_pipeline(
+    tasks: Sequence[SlideTask], parameters: TilingParameters, out: str, *, workers: int, flags: Sequence[str]
+) -> str:
+    """Hands the Beam pipeline to Dataflow and returns the job's id, empty where the flags ask for a template only.
+
+    Raises:
+        GoogleAPICallError: the service refuses the job; OSError: its files can't be staged.
+    """
+    options = PipelineOptions(["--runner=DataflowRunner", *flags], save_main_session=False)
+    pipeline = beam.Pipeline(options=options)
+    add_steps(pipeline, tasks, parameters, out, workers, lanes.TIMEOUT, 2 * workers)
+    result = pipeline.run()
+    return str(result.job_id()) if getattr(result, "has_job", False) else ""
+
+
+def add_steps(
+    pipeline: beam.Pipeline,
+    tasks: Sequence[SlideTask],
+    parameters: TilingParameters,
+    out: str,
+    workers: int,
+    timeout: float,
+    ahead: int,
+) -> None:
+    """Slides → plans → regions; only work items are elements, never pixels."""
+    work = (parameters, out, workers, timeout, ahead)
+    (
+        pipeline
+        | "Slides" >> beam.Create(list(tasks), reshuffle=False)
+        | "SpreadSlides" >> beam.Reshuffle()
+        | "Plan" >> beam.ParDo(PlanSlides(*work))
+        | "SpreadRegions" >> beam.Reshuffle()
+        | "Tile" >> beam.ParDo(TileRegions(*work))
+    )

@@ -7,7 +7,7 @@ import difflib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -48,6 +48,7 @@ def run_tiling(
     runner: str = "DirectRunner",
     workers: int = 1,
     beam_options: Sequence[str] = (),
+    dataflow: Mapping[str, Any] | None = None,
     timeout: float = lanes.TIMEOUT,
     tell: Callable[[Progress], None] = log_progress,
     tell_every: float = 2.0,
@@ -67,12 +68,14 @@ def run_tiling(
             own in this process), and runs the same work as a Beam pipeline.
         workers: child processes that read slides, of each Beam worker process.
         beam_options: further Beam flags, as `--name=value`.
+        dataflow: with `DataflowRunner`, as `components.tile_images.dataflow.read_dataflow_options` takes it; `out` and
+            `images_root` have to be in buckets then.
         timeout: seconds after which the planning of a slide, or a tile (300 at most), is given up.
-        tell: called every `tell_every` seconds with the progress (local runners, `out` on disk).
+        tell: called every `tell_every` seconds with the progress, where `out` is on disk.
         tell_every: seconds.
 
     Returns:
-        The summary, as in `summary.json`.
+        The summary, as in `summary.json`; empty where Dataflow was asked for a template only.
 
     Raises:
         InputError: the manifest, a parameter or a folder is wrong, or another run tiles into `out`.
@@ -82,6 +85,19 @@ def run_tiling(
     check_runner(runner)
     if workers < 1:
         raise InputError(f"{workers} is out of range", where="workers", mend="give at least 1")
+    if runner == "DataflowRunner":
+        from components.tile_images.launch import find_in_bucket, plan_launch, tile_on_dataflow
+
+        out = find_in_bucket(out, "out")
+        plan = plan_launch(
+            manifest_path,
+            images_root,
+            parameters,
+            dataflow=dataflow or {},
+            workers=workers,
+            beam_options=beam_options,
+        )
+        return tile_on_dataflow(plan, manifest_path, out)
     manifest = read_manifest(manifest_path)
     check_splits(manifest)
     check_tissue_options(manifest)
@@ -93,7 +109,7 @@ def run_tiling(
         check_out(out)
         with hold_out(out):
             prepare_out(out, tasks, parameters)
-            watched = local and not storage.is_remote(out)
+            watched = not storage.is_remote(out)
             image_ids = [task.image_id for task in tasks]
             with ProgressMonitor(out, image_ids, tell, tell_every) if watched else contextlib.nullcontext():
                 if runner == "DirectRunner" and not beam_options:

@@ -23,6 +23,7 @@ class Stored:
     content: bytes
     generation: int
     md5: bool = True
+    created: str = "2026-01-01T00:00:00.000Z"
 
     def describe(self, bucket: str, name: str) -> dict[str, Any]:
         described = {
@@ -35,8 +36,8 @@ class Stored:
             "size": str(len(self.content)),
             "contentType": "application/octet-stream",
             "crc32c": base64.b64encode(google_crc32c.value(self.content).to_bytes(4, "big")).decode(),
-            "timeCreated": "2026-01-01T00:00:00.000Z",
-            "updated": "2026-01-01T00:00:00.000Z",
+            "timeCreated": self.created,
+            "updated": self.created,
         }
         if self.md5:
             described["md5Hash"] = base64.b64encode(hashlib.md5(self.content).digest()).decode()
@@ -70,23 +71,27 @@ class Fault:
 
 @dataclass
 class FakeStore:
-    """The objects, the faults to come, and what was fetched; see `start`."""
+    """The objects, the faults to come, and what was fetched; see `start`.
+
+    `denied` are the permissions that the caller lacks on every bucket; a bucket is there once something is put in it.
+    """
 
     buckets: dict[str, dict[str, Stored]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
     before_download: Callable[[str], None] | None = None
     latency: float = 0.0
+    denied: set[str] = field(default_factory=set)
     url: str = ""
     injected: int = 0
     _generation: int = 1000
     _uploads: dict[str, tuple[str, str, bytearray]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def put(self, bucket: str, name: str, content: bytes, *, md5: bool = True) -> Stored:
+    def put(self, bucket: str, name: str, content: bytes, *, md5: bool = True, created: str = "") -> Stored:
         with self._lock:
             self._generation += 1
-            stored = Stored(bytes(content), self._generation, md5)
+            stored = Stored(bytes(content), self._generation, md5, created or Stored.created)
             self.buckets.setdefault(bucket, {})[name] = stored
             return stored
 
@@ -129,6 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, query = self._parse()
+        asked = re.fullmatch(r"/storage/v1/b/([^/]+)/iam/testPermissions", path)
+        if asked is not None:
+            return self._test_permissions(asked.group(1))
         found = re.fullmatch(r"(?:/download)?/storage/v1/b/([^/]+)(?:/o(?:/(.+))?)?", path)
         if found is None:
             return self._refuse(404, "no such path")
@@ -188,6 +196,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _parse(self) -> tuple[str, dict[str, str]]:
         split = urlsplit(self.path)
         return split.path, {key: values[0] for key, values in parse_qs(split.query).items()}
+
+    def _test_permissions(self, bucket: str) -> None:
+        if bucket not in self.store.buckets:
+            return self._refuse(404, "The specified bucket does not exist.")
+        wanted = parse_qs(urlsplit(self.path).query).get("permissions", [])
+        granted = [permission for permission in wanted if permission not in self.store.denied]
+        return self._answer({"kind": "storage#testIamPermissionsResponse", "permissions": granted})
 
     def _list(self, bucket: str, query: dict[str, str]) -> None:
         names = self.store.names(bucket, query.get("prefix", ""))

@@ -72,8 +72,9 @@ def test_compiling_twice_gives_the_same_bytes():
 
 def test_the_graph_is_a_line_without_control_flow(spec):
     tasks = spec["root"]["dag"]["tasks"]
-    assert set(tasks) == {step.task for step in STEPS}
     order = [step.task for step in STEPS]
+    order.insert(order.index("tile-images") + 1, "await-tiling")
+    assert set(tasks) == set(order)
     for name, task in tasks.items():
         assert not {"iterator", "parameterIterator", "artifactIterator"} & set(task)
         assert "triggerPolicy" not in task
@@ -171,6 +172,27 @@ def test_images_go_in_by_digest(tmp_path):
     assert used == {
         f"europe-docker.pkg.dev/p/r/{name}@sha256:{'a' * 64}" for name in ("pipeline", "tiling", "training")
     }
+
+
+def test_the_images_know_themselves_and_dataflow_s_workers_by_them(tmp_path):
+    spec = compile_pipeline("whole-slide", images=images(tmp_path))
+    for executor in spec["deploymentSpec"]["executors"].values():
+        told = {each["name"]: each["value"] for each in executor["container"]["env"]}
+        assert told["BAGLINE_IMAGE"] == executor["container"]["image"]
+
+
+def test_the_waiting_is_a_task_of_its_own_on_vertex_alone(spec):
+    executors = spec["deploymentSpec"]["executors"]
+    tile, wait = (executors[name]["container"] for name in ("exec-tile-images", "exec-await-tiling"))
+    assert {"name": "BAGLINE_LAUNCH_ONLY", "value": "1"} in tile["env"]
+    assert wait["command"] == ["python3", "-m", "components.tile_images.await_tiling"]
+    given = spec["root"]["dag"]["tasks"]["await-tiling"]["inputs"]
+    assert given["parameters"]["gcp_resources"]["taskOutputParameter"] == {
+        "outputParameterKey": "gcp_resources", "producerTask": "tile-images"
+    }  # fmt: skip
+    local = build_spec(load_pipeline("whole-slide").build(local_code_version="x"))
+    assert "await-tiling" not in local["root"]["dag"]["tasks"]
+    assert "BAGLINE_LAUNCH_ONLY" not in json.dumps(local)
 
 
 def test_images_by_tag_are_refused_unless_allowed(tmp_path):
