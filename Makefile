@@ -46,6 +46,10 @@ $(SAMPLE)/cohort/manifest.csv: components/sample_cohort/build.py components/samp
 test: $(VENV)/.dev ## All tests; PYTEST='tests/e2e -x' for some
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
+.PHONY: test-containers
+test-containers: $(VENV)/.dev images ## The whole pipeline in containers, each task in its own image
+	$(BIN)/python -m pytest -m containers tests/containers $(PYTEST)
+
 .PHONY: lint
 lint: $(VENV)/.dev ## Style, types and import rules
 	$(BIN)/ruff check .
@@ -67,19 +71,10 @@ compile: $(VENV)/.runtime ## Compile the pipelines to build/, and hold every con
 	  $$(if [ -f images.json ]; then echo --images images.json; else echo --allow-tags; fi)
 
 IMAGES := pipeline tiling training
-BASE_IMAGE ?= python:3.11-slim
-IMAGE_PREFIX ?= bagline-
-IMAGE_TAG ?= python3.11
-BUILD_OPTIONS ?=
+export BASE_IMAGE ?= python:3.11-slim
 .PHONY: images
-images: $(VENV)/.dev ## Build the container images with docker or podman
-	@engine=''; for name in docker podman; do \
-	  if $$name info >/dev/null 2>&1; then engine=$$name; break; fi; done; \
-	if [ -z "$$engine" ]; then echo 'no container engine answers: start docker or podman'; exit 2; fi; \
-	$(MAKE) --no-print-directory build/wheel; \
-	for image in $(IMAGES); do \
-	  $$engine build $(BUILD_OPTIONS) --build-arg BASE_IMAGE=$(BASE_IMAGE) -f containers/$$image/Dockerfile \
-	    -t $(IMAGE_PREFIX)$$image:$(IMAGE_TAG) .; done
+images: ## Build the container images with docker or podman, write images.json; REGISTRY=HOST/PROJECT/REPOSITORY pushes
+	@containers/build/images.sh images.json $(IMAGES)
 
 .PHONY: build/wheel
 build/wheel: $(VENV)/.dev # the wheel alone in build/wheel/
@@ -94,8 +89,8 @@ UPGRADE ?=
 lock: $(UV) ## Write the lock files again from pyproject.toml and containers/*/requirements.in
 	$(COMPILE) pyproject.toml --group dev -o requirements-dev.lock
 	$(COMPILE) pyproject.toml -c requirements-dev.lock -o requirements.lock
-	for image in $(IMAGES); do \
-	  $(COMPILE) containers/$$image/requirements.in -c requirements.lock -o containers/$$image/requirements.lock; done
+	for name in build/requirements $(IMAGES:%=%/requirements) training/requirements-gpu; do \
+	  $(COMPILE) containers/$$name.in -c requirements-dev.lock -o containers/$$name.lock; done
 
 .PHONY: clean
 clean: ## Remove what make made, the environment too

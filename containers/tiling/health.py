@@ -1,4 +1,4 @@
-"""Whether the tiling image can do its work: the imports of its tasks, the command line, two small slides tiled.
+"""Whether the tiling image can do its work: the imports of its tasks, the command line, small slides tiled.
 
 The tiles are joined from stored blocks, so that the compiled kernels are in the image's cache afterwards.
 """
@@ -26,10 +26,10 @@ from components.tile_images.run import run_tiling
 
 
 def main() -> None:
-    """Builds two slides, tiles them and decodes a tile."""
+    """Builds a few slides, tiles them and decodes a tile."""
     subprocess.run(["bagline", "--help"], check=True, stdout=subprocess.DEVNULL)
     with tempfile.TemporaryDirectory() as folder:
-        build = [sys.executable, "-m", "components.sample_cohort.build", "--out", folder, "--patients", "2"]
+        build = [sys.executable, "-m", "components.sample_cohort.build", "--out", folder, "--patients", "4"]
         subprocess.run([*build, "--size", "1024"], check=True)
         out = os.path.join(folder, "out")
         summary = run_tiling(os.path.join(folder, "manifest.csv"), folder, out, TilingParameters())
