@@ -4,12 +4,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import google.cloud.aiplatform  # noqa: F401
+import fastapi  # noqa: F401
+import google.cloud.aiplatform
 import google.cloud.storage  # noqa: F401
 import kfp.dsl.executor_main  # noqa: F401
 
-import components.split_metadata.split  # noqa: F401
+import components.split_metadata.split
 import components.validate_records.validate  # noqa: F401
+import pipelines.arrival.service  # noqa: F401
 
 subprocess.run(["bagline", "--help"], check=True, stdout=subprocess.DEVNULL)
 with tempfile.TemporaryDirectory() as folder:

@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import apache_beam.io.gcp.gcsfilesystem  # noqa: F401
-import apache_beam.runners.dataflow.dataflow_runner  # noqa: F401
+import apache_beam.io.gcp.gcsfilesystem
+import apache_beam.runners.dataflow.dataflow_runner
 import apache_beam.runners.worker.sdk_worker_main  # noqa: F401
 import kfp.dsl.executor_main  # noqa: F401
 import openslide  # noqa: F401

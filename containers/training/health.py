@@ -12,7 +12,7 @@ import kfp.dsl.executor_main  # noqa: F401
 import numpy as np
 import sklearn.metrics  # noqa: F401
 
-import components.evaluate.evaluation  # noqa: F401
+import components.evaluate.evaluation
 import components.train_mil.train  # noqa: F401
 from components.mil.inference import load_bag_model
 from components.mil.model import create_bag_model, save_bag_model

@@ -44,9 +44,7 @@ def own_containers() -> Iterator[None]:
         docker_task_handler.run_docker_container = theirs
 
 
-def run_container(
-    client: Any, image: str, command: Sequence[str], volumes: Mapping[str, Any], **options: Any
-) -> int:
+def run_container(client: Any, image: str, command: Sequence[str], volumes: Mapping[str, Any], **options: Any) -> int:
     """Runs a container to its end, prints what it says, and removes it.
 
     Args:

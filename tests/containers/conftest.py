@@ -45,7 +45,9 @@ def engine_socket(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         return
     path = tmp_path_factory.mktemp("engine") / "podman.sock"
     service = subprocess.Popen(
-        ["podman", "system", "service", "--time=0", f"unix://{path}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["podman", "system", "service", "--time=0", f"unix://{path}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     os.environ["DOCKER_HOST"] = f"unix://{path}"
     deadline = time.monotonic() + 20

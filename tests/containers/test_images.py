@@ -49,11 +49,9 @@ def test_what_is_installed_is_compiled_and_read_only(engine, images, name):
 @pytest.mark.parametrize("user", ["1000", "4711:4711"])
 def test_the_join_kernels_come_compiled_for_every_user(engine, images, user):
     program = (
-        "from components.readers import join_kernels as k\n"
-        "import numba\n"
-        "u8, i8, u2, u4, u64 = numba.uint8, numba.int64, numba.uint16, numba.uint32, numba.uint64\n"
-        "index = k.join_blocks._cache._cache_file._load_index() if hasattr(k.join_blocks._cache, '_cache_file') else {}\n"
-        "print(len(index), k.join_blocks._cache.cache_path)\n"
+        "from components.readers import join_kernels as kernels\n"
+        "cache = kernels.join_blocks._cache\n"
+        "print(len(cache._cache_file._load_index()), cache.cache_path)\n"
     )
     text = start(engine, "--user", user, images["tiling"], "python", "-c", program).stdout
     count, folder = text.split()
@@ -97,12 +95,20 @@ def test_the_image_works_as_a_beam_worker(engine, images, tmp_path):
         pytest.skip("the image was built without Beam's boot")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     cohort = tmp_path / "cohort"
-    build = [sys.executable, "-m", "components.sample_cohort.build", "--out", cohort, "--patients", "2", "--size", "512"]
+    build = [
+        sys.executable,
+        "-m",
+        "components.sample_cohort.build",
+        "--out",
+        cohort,
+        "--patients",
+        "2",
+        "--size",
+        "512",
+    ]
     subprocess.run([*map(str, build)], env=environment, check=True, capture_output=True)
     tile = [sys.executable, "-m", "pipelines", "tile", cohort / "manifest.csv", "--images-root", cohort]
-    subprocess.run(
-        [*map(str, tile), "--out", str(tmp_path / "here")], env=environment, check=True, capture_output=True
-    )
+    subprocess.run([*map(str, tile), "--out", str(tmp_path / "here")], env=environment, check=True, capture_output=True)
     pool = subprocess.Popen(
         [engine, "run", "--rm", "--name", f"bagline-pool-{os.getpid()}", "--network", "host", "--user",
          f"{os.getuid()}:{os.getgid()}", "-e", "HOME=/tmp", "-w", "/tmp", "-v", f"{tmp_path}:{tmp_path}",

@@ -46,8 +46,9 @@ def digests(folder, *names):
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cohort")
+    build = [sys.executable, "-m", "components.sample_cohort.build", "--out", str(folder)]
     subprocess.run(
-        [sys.executable, "-m", "components.sample_cohort.build", "--out", str(folder), "--patients", "8", "--size", "1024"],
+        [*build, "--patients", "8", "--size", "1024"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,
         capture_output=True,
