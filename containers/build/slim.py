@@ -1,8 +1,8 @@
 """Takes out of an image's environment what nothing there runs, and compiles the rest: `slim.py FOLDER`.
 
-Out go the packages' own tests, C headers and sources, static libraries, and the libclang that TensorFlow names but never
-loads. Type stubs stay: some packages read theirs to import lazily. Bytecode is checked against nothing later, because
-files in an image don't change.
+Out go the packages' own tests, C headers and sources, static libraries, and the libclang that TensorFlow names but
+never loads. Type stubs stay: some packages read theirs to import lazily. Bytecode is checked against nothing later,
+because files in an image don't change.
 """
 
 import compileall

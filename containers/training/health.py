@@ -1,4 +1,4 @@
-"""Whether the training image can do its work: the imports of its tasks, the command line, a small model saved and opened.
+"""Whether the training image can do its work: imports, the command line, a small model saved and opened.
 
 A plot is drawn too, so that the list of fonts is in the image's cache afterwards.
 """

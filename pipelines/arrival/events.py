@@ -14,7 +14,7 @@ PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 _NOTIFIED = "OBJECT_FINALIZE"
 
 
-class BadEvent(ValueError):
+class BadEventError(ValueError):
     """The request is none of the events that are understood; sending it again can't help."""
 
 
@@ -43,25 +43,25 @@ def read_event(headers: Mapping[str, str], body: bytes) -> Arrived | None:
         body: of the request.
 
     Raises:
-        BadEvent: says what is wrong with it.
+        BadEventError: says what is wrong with it.
     """
     given = {name.lower(): value for name, value in headers.items()}
     content_type = given.get("content-type", "").partition(";")[0].strip().lower()
     value = _mapping(_json(body, "the body"), "the body")
     if content_type.startswith("application/cloudevents-batch"):
-        raise BadEvent("a batch of events; one at a time is taken")
+        raise BadEventError("a batch of events; one at a time is taken")
     if content_type == "application/cloudevents+json":
         return _read_cloud_event(_text(value, "specversion"), _text(value, "type"), _structured_data(value))
     if "ce-type" in given:
         return _read_cloud_event(given.get("ce-specversion", ""), given["ce-type"], value)
     if "message" in value:
         return _read_push(value)
-    raise BadEvent("neither a CloudEvent nor a Pub/Sub push")
+    raise BadEventError("neither a CloudEvent nor a Pub/Sub push")
 
 
 def _read_cloud_event(version: str, kind: str, data: Mapping[str, Any]) -> Arrived | None:
     if version != "1.0":
-        raise BadEvent(f"CloudEvents version {version!r}, not 1.0")
+        raise BadEventError(f"CloudEvents version {version!r}, not 1.0")
     if kind == FINALIZED:
         return Arrived(_text(data, "bucket"), _text(data, "name"), str(data.get("generation", "")))
     return _read_push(data) if kind == PUBLISHED else None
@@ -77,7 +77,7 @@ def _read_push(value: Mapping[str, Any]) -> Arrived | None:
     message = _mapping(value.get("message"), "message")
     attributes = _mapping(message.get("attributes") or {}, "message.attributes")
     if "eventType" not in attributes:
-        raise BadEvent("a Pub/Sub message that no bucket sent: it has no attribute eventType")
+        raise BadEventError("a Pub/Sub message that no bucket sent: it has no attribute eventType")
     if attributes["eventType"] != _NOTIFIED:
         return None
     # The attributes are there whatever payload the notification was set up with.
@@ -89,24 +89,24 @@ def _json(content: bytes, where: str) -> Any:
     try:
         return json.loads(content)
     except ValueError:
-        raise BadEvent(f"{where} is not JSON") from None
+        raise BadEventError(f"{where} is not JSON") from None
 
 
 def _decode(text: str, where: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
-        raise BadEvent(f"{where} is not base64") from None
+        raise BadEventError(f"{where} is not base64") from None
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise BadEvent(f"{where} is not an object")
+        raise BadEventError(f"{where} is not an object")
     return value
 
 
 def _text(value: Mapping[str, Any], key: str) -> str:
     found = value.get(key)
     if not isinstance(found, str) or not found:
-        raise BadEvent(f"{key} is missing")
+        raise BadEventError(f"{key} is missing")
     return found

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from google.api_core.exceptions import GoogleAPIError
 
 from components.records.errors import BaglineError, InputError, name_first
-from pipelines.arrival.events import Arrived, BadEvent, read_event
+from pipelines.arrival.events import Arrived, BadEventError, read_event
 from pipelines.arrival.start import Settings, start_run
 from pipelines.arrival.upload import Upload, check_upload, find_manifest
 
@@ -47,7 +47,7 @@ def create_app(settings: Settings, start: Start = start_run) -> FastAPI:
                 return _answer(413, "refused", "larger than any event")
         try:
             arrived = read_event(request.headers, body)
-        except BadEvent as error:
+        except BadEventError as error:
             logger.warning("refused: %s", error)
             return _answer(400, "refused", str(error))
         if arrived is None:

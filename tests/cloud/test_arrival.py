@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 from components.records.errors import InputError, WorkError
 from pipelines.arrival import start
-from pipelines.arrival.events import Arrived, BadEvent, read_event
+from pipelines.arrival.events import Arrived, BadEventError, read_event
 from pipelines.arrival.service import create_app
 from pipelines.arrival.start import Settings, job_id_of, read_settings
 from pipelines.arrival.upload import check_upload
@@ -221,7 +221,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_event_is_refused_for_good(name, client, starts):
-    with pytest.raises(BadEvent):
+    with pytest.raises(BadEventError):
         read_event(*BAD[name])
     assert send(client, BAD[name]) == (400, "refused")
     assert not starts
