@@ -25,7 +25,7 @@ BUILT_IN = {
     "COMMIT_SHA": "0123456789abcdef0123456789abcdef01234567",
     "SHORT_SHA": "0123456",
 }
-FREE = {name: value for name, value in BUILD["substitutions"].items()}
+FREE = dict(BUILD["substitutions"])
 REGISTRY = "europe-west4-docker.pkg.dev/proj-123/bagline"
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Z_][A-Z0-9_]*)\}|([A-Z_][A-Z0-9_]*))")
 
