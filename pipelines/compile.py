@@ -59,14 +59,28 @@ def build_spec(pipeline: Any, images: dict[str, str] | None = None) -> dict[str,
     from google.protobuf import json_format
 
     spec: dict[str, Any] = json_format.MessageToDict(pipeline.pipeline_spec)
+    if not images:
+        return spec
     for executor in spec["deploymentSpec"]["executors"].values():
         container = executor.get("container")
-        match = _PLACEHOLDER.match(container["image"]) if container else None
-        if images and container and match:
-            container["image"] = images[match.group(1)]
+        if container and _PLACEHOLDER.match(container["image"]):
             # The image knows itself by digest: artifacts carry it, and Dataflow's workers run it.
             container.setdefault("env", []).append({"name": "BAGLINE_IMAGE", "value": container["image"]})
-    return spec
+    named: dict[str, Any] = _name_images(spec, images)
+    return named
+
+
+def _name_images(value: Any, images: dict[str, str]) -> Any:
+    """`value` with every string that is an image's placeholder replaced, however deep it lies.
+
+    A custom job carries its image inside a parameter, and its worker is told of it by an environment variable.
+    """
+    if isinstance(value, dict):
+        return {key: _name_images(inner, images) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_name_images(inner, images) for inner in value]
+    match = _PLACEHOLDER.match(value) if isinstance(value, str) else None
+    return images[match.group(1)] if match else value
 
 
 def compile_pipeline(

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.records import storage
-from components.records.errors import InputError, WorkError
+from components.records.errors import InputError, WorkError, name_first
 from components.records.ledger import LedgerEntry, read_ledger
 from components.records.manifest import Manifest, Row, read_manifest
 from components.records.schema import DatasetSchema
@@ -56,16 +56,23 @@ class RecordSpan:
 class TiledDataset:
     """A finished tiling output, opened for reading.
 
+    Args:
+        root: its folder.
+        split_table: a manifest of the same slides whose `split` counts instead of that of `split.csv`, such as a
+            fold's; a row without a split is in none. Empty for `split.csv`.
+
     Raises:
-        InputError: `root` holds no tiled dataset, or one of another schema version.
+        InputError: `root` holds no tiled dataset, or one of another schema version; the split table is of other slides.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, split_table: str = "") -> None:
         self.root = str(root)
         if storage.stat(self.path("schema.json")) is None:
             raise InputError("holds no tiled records", where=self.root, mend="run `bagline tile` into it first")
         self.schema = DatasetSchema.load(self.path("schema.json"))
         self.manifest: Manifest = read_manifest(self.path("split.csv"))
+        if split_table:
+            self.manifest = _read_split_table(split_table, self.manifest)
         parts = self.path("parts.json")
         try:
             self.parts = [Part(**part) for part in storage.read_json(parts)]
@@ -119,6 +126,19 @@ class TiledDataset:
                 )
             spans += [RecordSpan(path, offset, length) for offset, length in found]
         return spans
+
+
+def _read_split_table(path: str, tiled: Manifest) -> Manifest:
+    table = read_manifest(path)
+    wanted, found = ({row.image_id: (row.patient_id, row.label) for row in m.rows} for m in (tiled, table))
+    other = sorted(image_id for image_id in wanted.keys() | found.keys() if wanted.get(image_id) != found.get(image_id))
+    if other:
+        raise InputError(
+            f"is not a split of the tiled slides: {name_first(other)} missing, new, or of another patient or label",
+            where=path,
+            mend="split the manifest that was tiled",
+        )
+    return table
 
 
 def write_parts(root: str, parts: list[Part]) -> None:

@@ -83,7 +83,8 @@ def read_gcp_resources(text: str, endpoint: str = "") -> DataflowJob | None:
     found = _URI.fullmatch(uris[0])
     if found is None:
         raise InputError(f"{uris[0]} is no Dataflow job", where="gcp_resources", mend="run the tiling step again")
-    return DataflowJob(*found.groups(), endpoint)
+    project, region, job_id = found.groups()
+    return DataflowJob(project, region, job_id, endpoint)
 
 
 def job_link(job: DataflowJob) -> str:
@@ -250,7 +251,7 @@ def _session(endpoint: str) -> Any:
     from google.auth.transport.requests import AuthorizedSession
 
     if endpoint.startswith("http://"):
-        credentials: Any = AnonymousCredentials()
+        credentials: Any = AnonymousCredentials()  # type: ignore[no-untyped-call]
     else:
         credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
     return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]

@@ -73,7 +73,7 @@ def describe_run(summary: Mapping[str, Any], parameters: TilingParameters, image
 def list_totals(summary: Mapping[str, Any]) -> dict[str, float]:
     """The totals of a summary, as metrics."""
     totals = {f"slides_{name}": float(count) for name, count in summary["slides_by_status"].items()}
-    for name in ("tiles", "tiles_failed", "tiles_lossless", "bytes", "slides_lost_share"):
+    for name in ("tiles", "tiles_failed", "tiles_lossless", "tiles_joined", "bytes", "slides_lost_share"):
         totals[name] = float(summary[name])
     return totals
 

@@ -17,7 +17,7 @@ class TerminatedError(WorkError):
 
 @contextlib.contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """Raises TerminatedError in the block when SIGTERM comes; outside the main thread, which hears none, it does nothing."""
+    """Raises TerminatedError in the block when SIGTERM comes; does nothing outside the main thread, which alone hears it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -107,7 +107,7 @@ class Lineage:
             InputError: nothing of that name was made here.
         """
         if target in ("", "."):
-            return self._newest(("evaluation", "model", "validation", "records", "split"))
+            return self._newest(("evaluation", "predictions", "model", "validation", "records", "split"))
         node = self._tree_of_path(target.rstrip("/").replace(os.sep, "/"))
         if node is None and "@" in target:
             node = self._tree_of_tile(target)
@@ -141,7 +141,7 @@ class Lineage:
         row = next((row for row in csv.DictReader(io.StringIO(text)) if row["patient_id"] == patient_id), None)
         if row is None:
             return None
-        node = self._newest(("evaluation",))
+        node = self._newest(("evaluation", "predictions"))
         node.note = f"prediction of patient {patient_id}: " + ", ".join(
             f"{key} {value}" for key, value in row.items() if key != "patient_id"
         )

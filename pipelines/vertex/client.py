@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -124,7 +125,7 @@ def _explained(what: str, error: Any) -> BaglineError:
 
 
 def _words(error: Any) -> str:
-    text = str(getattr(error, "message", "") or error)
+    text = re.sub(r"^[A-Z]+ https?://\S+: ", "", str(getattr(error, "message", "") or error))
     return " ".join(text.split())[:400].rstrip(".")
 
 

@@ -167,7 +167,8 @@ def _list(uri: str) -> dict[str, tuple[str, datetime]]:
     found = {}
     for blob in storage.bucket(uri).list_blobs(prefix=prefix):
         below = blob.name[len(prefix) :]
-        if blob.name.endswith("/") or (below and not below.startswith("/")):
+        beside = bool(prefix and below) and not below.startswith("/")
+        if blob.name.endswith("/") or beside:
             continue
         found[below.lstrip("/") or os.path.basename(blob.name)] = (storage.blob_digest(blob) or "", blob.time_created)
     return found

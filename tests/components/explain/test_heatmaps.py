@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.evaluate.heatmaps import (
+from components.explain.heatmaps import (
     CLASSES,
     LEGEND_PX,
     SlideTiles,

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
-from components.evaluate.attention import TopTile
-from components.evaluate.heatmaps import LEGEND_PX, Picture, SlideTiles, boxes_on_thumbnail
+from components.explain.attention import TopTile
+from components.explain.heatmaps import LEGEND_PX, Picture, SlideTiles, boxes_on_thumbnail
 from components.records.errors import WorkError
 from components.records.example import parse_example
 

@@ -4,7 +4,7 @@ The point estimate is the same computation with every weight 1. "Positive" is cl
 sorted order, where there are two classes; with more, AUC is the macro mean of one-against-rest AUCs and
 precision, recall and f1 are macro means over the classes that occur in the truth or among the predictions.
 
-Lower is better for `log_loss`, `weighted_log_loss`, `brier` and `ece`; higher for the others.
+Lower is better for `log_loss`, `weighted_log_loss`, `brier`, `ece` and `ece_adaptive`; higher for the others.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ METRICS = (
     "weighted_log_loss",
     "brier",
     "ece",
+    "ece_adaptive",
 )
-LOWER_IS_BETTER = frozenset({"log_loss", "weighted_log_loss", "brier", "ece"})
+LOWER_IS_BETTER = frozenset({"log_loss", "weighted_log_loss", "brier", "ece", "ece_adaptive"})
 ECE_BINS = 10
 SMALLEST_PROBABILITY = 1e-15
 _CHUNK_VALUES = 1 << 22
@@ -51,6 +52,13 @@ def confidence_bins(confidence: Array) -> Indices:
     """The bin of each confidence among `ECE_BINS` bins of equal width, closed above: (0, 0.1], …, (0.9, 1]."""
     bins = np.ceil(np.asarray(confidence, np.float64) * ECE_BINS).astype(np.int64) - 1
     return np.clip(bins, 0, ECE_BINS - 1)
+
+
+def adaptive_bins(confidence: Array) -> Indices:
+    """The bin of each confidence among `ECE_BINS` bins of as equal a number of patients as ties allow."""
+    _, value, counts = np.unique(confidence, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - counts + (counts - 1) / 2
+    return np.asarray((middle * ECE_BINS / max(1, len(confidence))).astype(np.int64)[value], np.int64)
 
 
 def measure(labels: Indices, probabilities: NDArray[np.floating[Any]]) -> dict[str, float | None]:
@@ -135,6 +143,7 @@ def _weighted_metrics(weights: Array, labels: Indices, probabilities: Array) -> 
     losses = _log_losses(labels, probabilities)
     class_losses = _ratio(weights @ (truth * losses[:, None]), of_class)
     squares = (probabilities - truth) ** 2
+    confidence, right = probabilities.max(axis=1), predicted == labels
     brier = squares[:, 1] if classes == 2 else squares.sum(axis=1)
     return {
         "accuracy": correct.sum(axis=1) / total,
@@ -144,7 +153,8 @@ def _weighted_metrics(weights: Array, labels: Indices, probabilities: Array) -> 
         "log_loss": weights @ losses / total,
         "weighted_log_loss": _mean_of_defined(class_losses),
         "brier": weights @ brier / total,
-        "ece": _calibration_error(weights, probabilities.max(axis=1), predicted == labels),
+        "ece": _calibration_error(weights, confidence, right, confidence_bins(confidence)),
+        "ece_adaptive": _calibration_error(weights, confidence, right, adaptive_bins(confidence)),
     }
 
 
@@ -198,9 +208,12 @@ def _binary_auc(weights: Array, positive: NDArray[np.bool_], scores: Array) -> A
     return auc
 
 
-def _calibration_error(weights: Array, confidence: Array, correct: NDArray[np.bool_]) -> Array:
-    """Guo et al. 2017, eq. 3: bins of the predicted class's probability, |accuracy - confidence| by share."""
-    members = np.eye(ECE_BINS)[confidence_bins(confidence)]
+def _calibration_error(weights: Array, confidence: Array, correct: NDArray[np.bool_], bins: Indices) -> Array:
+    """|accuracy - confidence| of each bin, by its share (Guo et al. 2017, eq. 3; Nguyen & O'Connor 2015 adaptive).
+
+    In a drawn cohort the adaptive bins stay those of all patients.
+    """
+    members = np.eye(ECE_BINS)[bins]
     gaps = np.abs(weights @ (members * (correct - confidence)[:, None]))
     return np.asarray(gaps.sum(axis=1) / weights.sum(axis=1))
 

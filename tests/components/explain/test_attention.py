@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from components.evaluate.attention import MaskAgreement, TopTiles, pair_auc, rank_attention, relative_attention
+from components.explain.attention import MaskAgreement, TopTiles, pair_auc, rank_attention, relative_attention
 from components.records.dataset import RecordSpan
 
 

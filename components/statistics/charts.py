@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from components.evaluate.curves import Curves
+from components.statistics.curves import Curves
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 44
@@ -121,21 +121,45 @@ def draw_roc(curves: Curves) -> Markup:
     plot.line([0, 1], [0, 1], "faint")
     plot.area(curves.roc["fpr"], curves.roc["tpr"], "blue")
     plot.line(curves.roc["fpr"], curves.roc["tpr"], "blue")
+    if curves.threshold:
+        fpr, tpr = curves.threshold["fpr"], curves.threshold["tpr"]
+        plot.point(fpr, tpr, "red", f"decision threshold: sensitivity {tpr:.2f}, specificity {1 - fpr:.2f}", 6)
     return plot.svg()
 
 
 def draw_calibration(curves: Curves) -> Markup:
-    """The reliability diagram: dots grow with the patients of their bin."""
+    """The reliability diagram, as the model is (blue) and calibrated (green): dots grow with the patients of a bin."""
     if not curves.calibration:
         return Markup("")
     x_label = f"predicted probability of {curves.labels[1]}" if len(curves.labels) == 2 else "predicted probability"
     plot = Plot("Calibration curve", x_label, "observed share", _SHARES, _SHARES)
     plot.line([0, 1], [0, 1], "faint")
-    plot.line([b["predicted"] for b in curves.calibration], [b["observed"] for b in curves.calibration], "green")
-    most = max(b["patients"] for b in curves.calibration)
-    for b in curves.calibration:
-        tip = f"{b['patients']:g} patients: predicted {b['predicted']:.2f}, observed {b['observed']:.2f}"
-        plot.point(b["predicted"], b["observed"], "green", tip, 3.5 + 5 * math.sqrt(b["patients"] / most))
+    for css, name, bins in (("blue", "before", curves.calibration), ("green", "after", curves.calibrated)):
+        if not bins:
+            continue
+        plot.line([b["predicted"] for b in bins], [b["observed"] for b in bins], css)
+        most = max(b["patients"] for b in bins)
+        for b in bins:
+            tip = f"{name}, {b['patients']:g} patients: predicted {b['predicted']:.2f}, observed {b['observed']:.2f}"
+            plot.point(b["predicted"], b["observed"], css, tip, 3.5 + 5 * math.sqrt(b["patients"] / most))
+    return plot.svg()
+
+
+def draw_abstention(curves: Curves) -> Markup:
+    """Share of wrong calls against the share of patients called, the surest first."""
+    coverage, risk = curves.abstention.get("coverage", []), curves.abstention.get("risk", [])
+    if not coverage:
+        return Markup("")
+    plot = Plot(
+        "Risk against coverage",
+        "coverage: share of patients called, the surest first",
+        "risk: wrong among them",
+        _SHARES,
+        nice_ticks(0, max(0.1, *risk)),
+    )
+    plot.line([0, 1], [risk[-1], risk[-1]], "faint")
+    plot.area(coverage, risk, "red")
+    plot.line(coverage, risk, "red")
     return plot.svg()
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from components.evaluate.metrics import ECE_BINS, Array, Indices, confidence_bins
+from components.statistics.metrics import ECE_BINS, Array, Indices, confidence_bins
 
 MOST_POINTS = 200
 
@@ -24,6 +24,9 @@ class Curves:
         confusion: [true class][predicted class], patients.
         calibration: per occupied bin: `predicted` (mean), `observed` (share) and `patients`. Of two classes
             the positive one's probability, of more the predicted class's.
+        calibrated: the same of the calibrated probabilities; empty where there are none.
+        threshold: `fpr` and `tpr` at the decision threshold; empty where there is none.
+        abstention: `coverage` and `risk` of equal length.
     """
 
     split: str
@@ -31,6 +34,9 @@ class Curves:
     roc: dict[str, list[float]]
     confusion: list[list[int]]
     calibration: list[dict[str, float]]
+    calibrated: list[dict[str, float]] = field(default_factory=list)
+    threshold: dict[str, float] = field(default_factory=dict)
+    abstention: dict[str, list[float]] = field(default_factory=dict)
 
 
 def draw_curves(split: str, labels: tuple[str, ...], truth: Indices, probabilities: Array) -> Curves:

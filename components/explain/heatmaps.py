@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from components.evaluate.attention import rank_attention, relative_attention
+from components.explain.attention import rank_attention, relative_attention
 from components.records import storage
 from components.records.dataset import Thumbnail
 
@@ -163,6 +163,28 @@ def encode_png(picture: Picture) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
+
+
+def write_heatmap(folder: str, image_id: str, tiles: SlideTiles | None, root: str, thumbnail: Thumbnail | None) -> bool:
+    """Writes `<image_id>.geojson` and `.png` into `folder`: the thumbnail with the tiles' attention over it.
+
+    A slide without tiles gets its plain thumbnail; one without a thumbnail is drawn on white, and one without either
+    has no picture.
+
+    Returns:
+        Whether there is a picture.
+    """
+    write_geojson(storage.join(folder, f"{image_id}.geojson"), tiles)
+    if thumbnail is not None:
+        picture, downsample = load_thumbnail(root, thumbnail), thumbnail.downsample
+    elif tiles is not None:
+        picture, downsample = blank_canvas(tiles)
+    else:
+        return False
+    if tiles is not None:
+        picture = overlay_attention(picture, tiles, downsample)
+    storage.write_bytes(storage.join(folder, f"{image_id}.png"), encode_png(add_legend(picture)))
+    return True
 
 
 def write_geojson(path: str, tiles: SlideTiles | None) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from components.evaluate.curves import MOST_POINTS, calibration_bins, draw_curves, roc_curve
-from components.evaluate.metrics import METRICS, bootstrap_intervals, confidence_bins, describe_split, measure
+from components.statistics.curves import MOST_POINTS, calibration_bins, draw_curves, roc_curve
+from components.statistics.metrics import METRICS, bootstrap_intervals, confidence_bins, describe_split, measure
 
 
 def sample(patients: int, classes: int, seed: int = 0, digits: int = 2):
@@ -123,7 +123,7 @@ def test_intervals_repeat_and_follow_the_seed() -> None:
 
 
 def test_draws_in_pieces_give_as_many_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    import components.evaluate.metrics as module
+    import components.statistics.metrics as module
 
     labels, probabilities = sample(30, 2)
     whole = bootstrap_intervals(labels, probabilities, 1000)
