@@ -64,11 +64,13 @@ bench: $(VENV)/.dev ## The benchmarks, with their figures; large slides are made
 	$(BIN)/python tests/benchmarks/bench_tiling.py --work $(BENCH_WORK) $(BENCH_OPTIONS)
 
 ##@ Build
+PIPELINES := whole-slide batch-predict cross-validate
 .PHONY: compile
 compile: $(VENV)/.runtime ## Compile the pipelines to build/, and hold every config against them
 	$(BIN)/bagline check
-	$(BIN)/bagline compile --to build/whole-slide.json \
-	  $$(if [ -f images.json ]; then echo --images images.json; else echo --allow-tags; fi)
+	for pipeline in $(PIPELINES); do \
+	  $(BIN)/bagline compile --pipeline $$pipeline --to build/$$pipeline.json \
+	    $$(if [ -f images.json ]; then echo --images images.json --allow-tags; else echo --allow-tags; fi); done
 
 IMAGES := pipeline tiling training
 export BASE_IMAGE ?= python:3.11-slim

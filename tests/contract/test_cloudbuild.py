@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipelines.catalog import PIPELINES
+
 ROOT = Path(__file__).parents[2]
 BUILD = yaml.safe_load((ROOT / "cloudbuild.yaml").read_text())
 STEPS = {step["id"]: step for step in BUILD["steps"]}
@@ -205,7 +207,7 @@ def test_compile_collects_the_digests_of_all_images(built):
 
 def test_the_contract_tests_see_the_compiled_spec():
     script = substitute(script_of(STEPS["contract"]))
-    assert "BAGLINE_SPEC=build/whole-slide.json" in script
+    assert "BAGLINE_SPECS=build " in script
     assert (ROOT / script.split()[-1]).is_dir()
 
 
@@ -217,10 +219,13 @@ def parsed(words):
 
 
 def test_the_template_is_pushed_with_the_commit_as_tag(workspace):
-    (call,), _ = workspace("push-template")
-    arguments = parsed(call[1:])
-    assert arguments.push == "https://europe-west4-kfp.pkg.dev/proj-123/bagline-templates"
-    assert (arguments.images, arguments.tag) == ("images.json", ["commit-0123456"])
+    calls, _ = workspace("push-template")
+    every = [parsed(call[1:]) for call in calls]
+    assert [arguments.pipeline for arguments in every] == list(PIPELINES)
+    for arguments in every:
+        assert arguments.push == "https://europe-west4-kfp.pkg.dev/proj-123/bagline-templates"
+        assert (arguments.images, arguments.tag) == ("images.json", ["commit-0123456"])
+        assert arguments.to == f"build/{arguments.pipeline}.json"
     calls, done = workspace("push-template", _PUSH_TEMPLATE="false")
     assert (calls, done.stdout) == ([], "not pushed: _PUSH_TEMPLATE is not true\n")
 
@@ -237,7 +242,7 @@ def test_nothing_is_submitted_unless_asked(workspace):
 
 def test_what_is_kept_is_what_the_steps_write():
     objects = BUILD["artifacts"]["objects"]
-    assert objects["paths"] == ["build/whole-slide.json", "images.json"]
+    assert objects["paths"] == ["build/*.json", "images.json"]
     assert substitute(objects["location"]) == f"gs://proj-123-bagline/specs/{BUILT_IN['COMMIT_SHA']}"
 
 
