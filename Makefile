@@ -91,7 +91,7 @@ UPGRADE ?=
 lock: $(UV) ## Write the lock files again from pyproject.toml and containers/*/requirements.in
 	$(COMPILE) pyproject.toml --group dev -o requirements-dev.lock
 	$(COMPILE) pyproject.toml -c requirements-dev.lock -o requirements.lock
-	for name in build/requirements $(IMAGES:%=%/requirements) training/requirements-gpu; do \
+	for name in build/requirements $(IMAGES:%=%/requirements) viewer/requirements training/requirements-gpu; do \
 	  $(COMPILE) containers/$$name.in -c requirements-dev.lock -o containers/$$name.lock; done
 
 .PHONY: clean
