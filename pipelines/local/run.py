@@ -22,6 +22,7 @@ from pipelines.compile import build_spec, read_images, render, signature_of
 from pipelines.lineage.artifacts import Traced, trace_artifact, trace_manifest, trace_model, trace_slides
 from pipelines.lineage.events import TaskRecord, write_events
 from pipelines.local.cache import RunCache
+from pipelines.local.containers import own_containers
 from pipelines.local.flow import FLOW, MADE_BESIDE, TAKES_MANIFEST, flow_of
 from pipelines.local.inputs import absolute, look_at_inputs
 from pipelines.local.lock import hold
@@ -201,7 +202,8 @@ def _execute(
     root.handlers[:] = [hits]
     root.setLevel(logging.INFO)
     try:
-        with contextlib.redirect_stdout(stream), warnings.catch_warnings():
+        containers = own_containers() if options.engine == "docker" else contextlib.nullcontext()
+        with containers, contextlib.redirect_stdout(stream), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pipeline = components.load_component_from_text(render(spec))
             pipeline(**arguments)
@@ -227,7 +229,6 @@ def _docker_runner(options: RunOptions) -> Any:
         user=f"{os.getuid()}:{os.getgid()}",
         environment={"HOME": "/tmp", "TF_CPP_MIN_LOG_LEVEL": "3"},  # noqa: S108 - the container's own
         network_mode="host",
-        entrypoint="",
     )
 
 

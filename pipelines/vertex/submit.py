@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 from components.records import storage
@@ -16,8 +17,8 @@ from pipelines.vertex.request import Order, Request, build_request
 _LOG = logging.getLogger(__name__)
 
 
-def submit(order: Order, *, preflight: bool = True, clients: Clients | None = None) -> Request:
-    """Builds, checks and sends a job.
+def submit(order: Order, *, preflight: bool = True, clients: Clients | None = None, job_id: str = "") -> Request:
+    """Builds, checks and sends a job; with a `job_id` of the caller's own, Vertex AI refuses the second one of it.
 
     Returns:
         The request as it was sent; `.name` is the job.
@@ -26,6 +27,8 @@ def submit(order: Order, *, preflight: bool = True, clients: Clients | None = No
         InputError: something doesn't fit or is missing; nothing was sent. WorkError: Vertex AI refused or was away.
     """
     request = build_request(order)
+    if job_id:
+        request = replace(request, job_id=job_id)
     environment = request.environment
     if preflight:
         check_readiness(environment, request.body["pipelineSpec"])
