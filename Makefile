@@ -13,6 +13,7 @@ SEED ?= 0
 RUN_SETTINGS ?=
 PYTEST ?=
 BENCH_WORK ?= out/bench
+BENCH_SIDE ?= 32768
 BENCH_OPTIONS ?=
 
 # uv takes pip's index and certificate where pip was given one.
@@ -29,7 +30,7 @@ export UV_HTTP_TIMEOUT ?= 180
 help: ## This list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: run
 run: $(VENV)/.runtime $(SAMPLE)/cohort/manifest.csv ## Build the sample cohort, run the whole pipeline on it, say where the report is
@@ -46,6 +47,10 @@ $(SAMPLE)/cohort/manifest.csv: components/sample_cohort/build.py components/samp
 test: $(VENV)/.dev ## All tests; PYTEST='tests/e2e -x' for some
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
+.PHONY: test-distributed
+test-distributed: $(VENV)/.dev ## Flink and Spark, run for real; says why where Java, Maven or the jars can't be had
+	$(BIN)/python -m pytest tests/distributed -m distributed -rs $(PYTEST)
+
 .PHONY: lint
 lint: $(VENV)/.dev ## Style, types and import rules
 	$(BIN)/ruff check .
@@ -54,10 +59,10 @@ lint: $(VENV)/.dev ## Style, types and import rules
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(VENV)/.dev ## The benchmarks, with their figures; large slides are made in BENCH_WORK
+bench: $(VENV)/.dev ## The benchmarks, with their figures; slides of BENCH_SIDE px are made in BENCH_WORK
 	$(BIN)/python tests/benchmarks/bench_split.py
-	$(BIN)/python tests/benchmarks/bench_blocks.py --work $(BENCH_WORK)
-	$(BIN)/python tests/benchmarks/bench_tiling.py --work $(BENCH_WORK) $(BENCH_OPTIONS)
+	$(BIN)/python tests/benchmarks/bench_blocks.py --work $(BENCH_WORK) --side $(BENCH_SIDE)
+	$(BIN)/python tests/benchmarks/bench_tiling.py --work $(BENCH_WORK) --side $(BENCH_SIDE) $(BENCH_OPTIONS)
 
 ##@ Build
 .PHONY: compile

@@ -1,4 +1,4 @@
-"""The batch-prediction pipeline: prepare → tile → validate → predict, a trained model over new slides."""
+"""The batch-prediction pipeline: prepare → tile (→ wait) → validate → predict, a trained model over new slides."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from kfp import dsl
 
 from components.predict_bags.component import predict_bags
 from components.prepare_prediction.component import prepare_prediction
-from components.tile_images.component import tile_images
+from components.tile_images.component import await_tiling, tile_images
 from components.validate_records.component import validate_records
 from pipelines.catalog import PREDICT_STEPS
 from pipelines.resources import DEFAULTS, Resources, apply_resources
@@ -30,7 +30,7 @@ def build(
         earlier: not used: what was made before is in the cache.
         resources: what each step asks of Vertex AI (default: `pipelines.resources.DEFAULTS`).
         local_code_version: for a run on this machine: takes the place of the images' digests in the cache's key,
-            and leaves out requests and retries, which mean nothing here.
+            and leaves out requests and retries, which mean nothing here, and the waiting for Dataflow.
 
     Returns:
         The KFP pipeline; `.pipeline_spec` is its compiled form.
@@ -67,6 +67,7 @@ def build(
         runner: str = "DirectRunner",
         workers: int = 1,
         beam_options: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
+        dataflow: dict = {},  # type: ignore[type-arg]  # noqa: B006
         max_blank_share: float = 0.5,
         blank_deviation: float = 6.0,
         max_duplicates_within_split: int = 0,
@@ -75,22 +76,22 @@ def build(
         max_mpp_deviation: float = 0.1,
         heatmaps: bool = True,
     ) -> None:
-        prepared = place(
-            prepare_prediction(
-                model=model,
-                manifest=manifest,
-                images_root=images_root,
-                manifest_hash=manifest_hash,
-                images_fingerprint=images_fingerprint,
-                model_digest=model_digest,
-                tile_px=tile_px,
-                mpp=mpp,
-            ),
-            "prepare",
-        ).outputs
+        task = prepare_prediction(
+            model=model,
+            manifest=manifest,
+            images_root=images_root,
+            manifest_hash=manifest_hash,
+            images_fingerprint=images_fingerprint,
+            model_digest=model_digest,
+            tile_px=tile_px,
+            mpp=mpp,
+        )
+        prepared = place(task, "prepare").outputs
+        if not local_code_version:
+            task.set_caching_options(enable_caching=False)  # an alias moves, and its name stays
         if "tile" not in steps:
             return
-        tiled = tile_images(
+        task = tile_images(
             split_manifest=prepared["slides"],
             images_root=images_root,
             images_fingerprint=images_fingerprint,
@@ -117,8 +118,15 @@ def build(
             runner=runner,
             workers=workers,
             beam_options=beam_options,
+            dataflow=dataflow,
         )
-        records = place(tiled, "tile").outputs["records"]
+        tiled = place(task, "tile").outputs
+        records = tiled["records"]
+        if not local_code_version:
+            # Here a job on Dataflow is only started; the waiting costs a small machine, not this one.
+            task.set_env_variable("BAGLINE_LAUNCH_ONLY", "1")
+            task = await_tiling(tiled=tiled["records"], gcp_resources=tiled["gcp_resources"])
+            records = place(task, "wait").outputs["records"]
         if "validate" not in steps:
             return
         checked = validate_records(

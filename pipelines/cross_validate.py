@@ -14,7 +14,7 @@ from components.evaluate.component import evaluate
 from components.split_metadata.component import define_split_folds
 from components.split_metadata.options import fold_names
 from components.summarise_folds.component import define_summarise_folds
-from components.tile_images.component import tile_images
+from components.tile_images.component import await_tiling, tile_images
 from components.train_mil.component import train_mil
 from components.validate_records.component import validate_records
 from pipelines.resources import DEFAULTS, Resources, apply_resources, as_custom_job
@@ -84,8 +84,13 @@ def build(
             return component(**{name: value for name, value in given.items() if name in known}, **more)
 
         split = place(run(split_folds, split_folds, folds=folds, repeats=repeats), "split").outputs
-        tiled = place(run(tile_images, tile_images, split_manifest=split["cohort"]), "tile")
-        checked = place(run(validate_records, validate_records, records=tiled.outputs["records"]), "validate").outputs
+        task = place(run(tile_images, tile_images, split_manifest=split["cohort"]), "tile")
+        records = task.outputs["records"]
+        if in_cloud:  # as in the whole-slide pipeline
+            task.set_env_variable("BAGLINE_LAUNCH_ONLY", "1")
+            waited = await_tiling(tiled=records, gcp_resources=task.outputs["gcp_resources"])
+            records = place(waited, "wait").outputs["records"]
+        checked = place(run(validate_records, validate_records, records=records), "validate").outputs
         evaluations = {}
         for name in fold_names(folds, repeats):
             trained = run(train, train_mil, dataset=checked["dataset"], split_table=split[name])

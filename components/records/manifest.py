@@ -20,6 +20,8 @@ REQUIRED_COLUMNS = ("image_id", "patient_id", "label")
 OPTIONAL_COLUMNS = ("center_id", "image_num", "image_path", "mask_path", "mpp", "split")
 
 UNKNOWN_LABEL = "unknown"
+# An image id becomes part of file names: `<id>-00000.tfrecord` is the longest, written as `.<name>.xxxxxxxx.tmp` first.
+LONGEST_ID_BYTES = 220
 
 _KNOWN_COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 _SPLIT_CELLS = frozenset(("", *SPLITS))
@@ -112,7 +114,8 @@ def read_manifest(path: str, *, labelled: bool = True) -> Manifest:
     r"""Reads a manifest (CSV, UTF-8 with or without BOM).
 
     Cells are stripped of blanks around them, those of columns that are only carried along are not.
-    Image ids become file names, so `/`, `\\`, control characters and a leading dot are refused in them.
+    Image ids become file names, so `/`, `\\`, control characters, a leading dot and more than 220 bytes are refused in
+    them.
 
     Args:
         path: the file.
@@ -211,6 +214,7 @@ def _is_plain(values: list[str]) -> bool:
         and label
         and not mpp
         and split in _SPLIT_CELLS
+        and len(image_id) <= LONGEST_ID_BYTES // 4
         and image_id[0] != "."
         and "/" not in image_id
         and "\\" not in image_id
@@ -224,6 +228,10 @@ def _row_problems(values: dict[str, str]) -> list[str]:
     image_id = values["image_id"]
     if image_id.startswith(".") or "/" in image_id or "\\" in image_id or not image_id.isprintable():
         problems.append(f"image_id {image_id!r} can't be a file name")
+    if (length := len(image_id.encode())) > LONGEST_ID_BYTES:
+        problems.append(
+            f"image_id {image_id[:32]!r}… is {length} bytes long, {LONGEST_ID_BYTES} is the most that fits a file name"
+        )
     for name in ("patient_id", "label", "center_id"):
         if not values[name].isprintable():
             problems.append(f"{name} holds a control character")

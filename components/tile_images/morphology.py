@@ -80,6 +80,13 @@ def shrink(mask: Mask, radius: int) -> Mask:
     return spread(mask, radius, np.logical_and)
 
 
+def close(mask: Mask, radius: int) -> Mask:
+    """The mask and its gaps that no square of (2 radius + 1)² px fits into."""
+    if radius < 1 or not mask.any():
+        return mask
+    return np.asarray(shrink(grow(mask, radius), radius) | mask)
+
+
 def value_range(plane: Plane) -> Plane:
     """The range of values within 3 × 3 px."""
     return np.asarray(spread(plane, 1, np.maximum) - spread(plane, 1, np.minimum))
@@ -116,6 +123,5 @@ def clean(mask: Mask) -> Mask:
     for outer, inner, own in cut_bands(mask.shape, 3 + 3 + 2):
         some = mask[outer]
         if some.any():
-            closed = shrink(grow(some, 3), 3) | some
-            cleaned[own] = (sum_box(closed.view(np.uint8), 2, np.uint8) > 12)[inner]
+            cleaned[own] = (sum_box(close(some, 3).view(np.uint8), 2, np.uint8) > 12)[inner]
     return cleaned

@@ -21,6 +21,8 @@ from components.tile_images.region import RegionTask
 
 # `DirectRunner` may look for a Go runner on the network; the one that runs in this process is named by itself.
 LOCAL_RUNNERS = {"DirectRunner": "FnApiRunner", "FnApiRunner": "FnApiRunner"}
+# How long a worker of several machines goes on with a slide that it had to fetch; then the others share the rest.
+BEGIN_SECONDS = 300.0
 _SAID = 600
 stopped_by: list[BaglineError] = []
 
@@ -78,14 +80,18 @@ class WorkInLanes(beam.DoFn):
 class PlanSlides(WorkInLanes):
     """`SlideTask` in, the `RegionTask`s that are still to be done out."""
 
-    def begin(self, element: SlideTask) -> Future[list[RegionTask]]:
-        """Starts planning a slide."""
-        return self._pool.submit(self._attempts.plan, element)
+    def begin(self, element: SlideTask) -> Future[tuple[list[RegionTask], int, int]]:
+        """Starts planning a slide, and tiling it where this worker is the one that has it."""
+        seconds = BEGIN_SECONDS if self._ahead else 0.0
+        return self._pool.submit(self._attempts.plan_and_begin, element, seconds)
 
-    def tell(self, result: list[RegionTask]) -> Iterator[RegionTask]:
+    def tell(self, result: tuple[list[RegionTask], int, int]) -> Iterator[RegionTask]:
         """The regions, one by one."""
+        regions, tiles, lost = result
         Metrics.counter("bagline", "slides_planned").inc()
-        yield from result
+        Metrics.counter("bagline", "tiles").inc(tiles)
+        Metrics.counter("bagline", "tiles_failed").inc(lost)
+        yield from regions
 
 
 class TileRegions(WorkInLanes):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.readers.open_slide import choose_reader
+from components.readers.open_slide import choose_reader, open_slide
 from components.readers.protocol import Picture
 from components.records import storage
 from components.records.errors import BaglineError, SlideError
@@ -211,7 +211,7 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
         picture = reader.read_low_resolution(downsample)
         unreadable = list(getattr(reader, "unreadable", ()))
         decoded_level = getattr(reader, "decoded_level", -1)
-    found = examine_picture(picture, task.tissue_method, task.tissue_threshold, folds=parameters.max_fold < 1)
+    found = examine_slide_picture(picture, task, parameters, downsample, scale.side)
     mark_unreadable(found.tissue, unreadable, downsample)
     size = reader.width, reader.height
     tiles, details = choose_tiles(task, parameters, scale, size, found, downsample)
@@ -239,6 +239,39 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
         **asdict(facts),
     )
     return plan, tiles
+
+
+def draw_sheet_again(task: SlideTask, plan: SlidePlan, parameters: TilingParameters, out: str) -> None:
+    """Draws the QC sheet of a planned slide; its tiles are those of the plan.
+
+    Raises:
+        SlideError: the slide can't be read.
+    """
+    if plan.scale is None:
+        return
+    with contextlib.closing(open_slide(task.image, plan.reader, verify=False, digest=plan.digest)) as reader:
+        downsample = choose_downsample(reader.width, reader.height, plan.scale.side)
+        picture = reader.read_low_resolution(downsample)
+        unreadable = list(getattr(reader, "unreadable", ()))
+    found = examine_slide_picture(picture, task, parameters, downsample, plan.scale.side)
+    mark_unreadable(found.tissue, unreadable, downsample)
+    save_sheet(out, task.image_id, picture, found, load_tiles(out, task.image_id), downsample, plan.scale.side)
+
+
+def examine_slide_picture(
+    picture: Picture, task: SlideTask, parameters: TilingParameters, downsample: float, side: int
+) -> Findings:
+    """Tissue, whose gaps up to a tile's width are closed, pen and folds of a slide's picture.
+
+    Args:
+        picture: uint8, shape [height, width, 3], `downsample` level-0 px a px.
+        task: its row, which may say how tissue is found.
+        parameters: of the run.
+        downsample: of the picture.
+        side: level-0 px of a tile.
+    """
+    gap = round(side / downsample)
+    return examine_picture(picture, task.tissue_method, task.tissue_threshold, parameters.max_fold < 1, gap)
 
 
 def mark_unreadable(tissue: Mask, unreadable: list[tuple[float, float, float, float]], downsample: float) -> None:

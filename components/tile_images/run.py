@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -71,11 +70,12 @@ def run_tiling(
         dataflow: with `DataflowRunner`, as `components.tile_images.dataflow.read_dataflow_options` takes it; `out` and
             `images_root` have to be in buckets then.
         timeout: seconds after which the planning of a slide, or a tile (300 at most), is given up.
-        tell: called every `tell_every` seconds with the progress, where `out` is on disk.
-        tell_every: seconds.
+        tell: called every `tell_every` seconds with the progress.
+        tell_every: seconds; in a bucket, where a look takes requests, at least 15 times as many.
 
     Returns:
-        The summary, as in `summary.json`; empty where Dataflow was asked for a template only.
+        The summary, as in `summary.json`; empty where the Beam options ask for the job's
+            description only (`--template_location`, `--output_executable_path`).
 
     Raises:
         InputError: the manifest, a parameter or a folder is wrong, or another run tiles into `out`.
@@ -107,11 +107,9 @@ def run_tiling(
         lanes.share_pool(workers, timeout)
     try:
         check_out(out)
-        with hold_out(out):
+        with hold_out(out) as check_held:
             prepare_out(out, tasks, parameters)
-            watched = not storage.is_remote(out)
-            image_ids = [task.image_id for task in tasks]
-            with ProgressMonitor(out, image_ids, tell, tell_every) if watched else contextlib.nullcontext():
+            with ProgressMonitor(out, tasks, parameters, tell, tell_every):
                 if runner == "DirectRunner" and not beam_options:
                     run_in_lanes(tasks, parameters, out, lanes.share_pool(workers, timeout), workers)
                 else:
@@ -126,6 +124,9 @@ def run_tiling(
                         beam_options=beam_options,
                         timeout=timeout,
                     )
+            if any(option.startswith("--output_executable_path") for option in beam_options):
+                return {}
+            check_held()
             summary = finalise(manifest, tasks, parameters, out)
     finally:
         lanes.close_pools()
@@ -220,11 +221,11 @@ def _relative(path: str, root: str) -> str:
 
 def check_out(out: str) -> None:
     """Raises InputError where `out` holds records that no tiling run with results of its own wrote, or is a file."""
-    if storage.is_remote(out):
-        return
-    if os.path.exists(out) and not os.path.isdir(out):
+    if not storage.is_remote(out) and os.path.exists(out) and not os.path.isdir(out):
         raise InputError("is a file, not a folder", where=out, mend="choose another --out")
-    if not os.path.isdir(storage.join(out, ".tiling")) and any(_records(out)):
+    home, records = storage.join(out, ".tiling"), storage.join(out, "records")
+    known = storage.has_file(home) if storage.is_remote(out) else os.path.isdir(home)
+    if not known and storage.has_file(records, ".tfrecord"):
         raise InputError("holds records of another origin", where=out, mend="choose another --out, or remove them")
 
 
@@ -250,9 +251,3 @@ def prepare_out(out: str, tasks: Sequence[SlideTask], parameters: TilingParamete
             os.unlink(storage.join(plan_folder(out, task.image_id), "plan.json"))
     if kept or stale:
         logger.info("earlier run in %s: %d slides taken up, %d stale and planned again", out, kept, stale)
-
-
-def _records(out: str) -> Iterator[str]:
-    root = storage.join(out, "records")
-    if os.path.isdir(root):
-        yield from (name for name in storage.list_files(root) if name.endswith(".tfrecord"))

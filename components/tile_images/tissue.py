@@ -3,7 +3,8 @@
 Bright slides are held against their own glass: the brightest common colour of smooth px, whatever its tint
 (but not a pink one, which is tissue that fills the picture). Tissue absorbs some colours more than others or
 is plainly darker; shade on the glass does neither. Pen is left out (`components.tile_images.pen`); black borders are
-black from the picture's edge inwards. Fluorescence, bright on black, has a threshold of its own.
+black from the picture's edge inwards. Fluorescence, bright on black, has a threshold of its own. What was found is
+trimmed of the rim that blurring gave it; then gaps in it (lumen, fat, pale stroma) are closed, up to a given width.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from components.tile_images.morphology import (
     Mask,
     blur,
     clean,
+    close,
     cut_bands,
     grow,
     reduce_picture,
@@ -40,6 +42,7 @@ _SMOOTH = 12
 _WHITE = np.array([245, 245, 245], np.float32)
 _COLOURED_DENSITY = 0.04
 _PLAIN_DENSITY = 0.13
+_RIM_DENSITY = 0.02
 _DENSITY_STEPS = 200.0
 _GLASS_SAMPLES = 65_536
 _FOLD_SIDE = 512
@@ -78,7 +81,9 @@ def find_tissue_and_pen(picture: Picture) -> tuple[Mask, Mask]:
     return found.tissue, found.pen
 
 
-def examine_picture(picture: Picture, method: str = "auto", threshold: float = 0.0, folds: bool = False) -> Findings:
+def examine_picture(
+    picture: Picture, method: str = "auto", threshold: float = 0.0, folds: bool = False, gap: int = 0
+) -> Findings:
     """Tissue, pen and folds.
 
     Args:
@@ -88,16 +93,18 @@ def examine_picture(picture: Picture, method: str = "auto", threshold: float = 0
         threshold: optical density (natural logarithm) of the densest channel, for `fixed`; on black, the brightness
             above the background, 0–255.
         folds: whether folds are looked for; else none is found.
+        gap: gaps in the tissue up to that wide count as tissue, px of the picture; 0 closes only what cleaning does.
     """
     nothing = np.zeros(picture.shape[:2], bool)
     if is_dark_field(picture):
-        return Findings(_find_bright(_measure_brightness(picture), method, threshold), nothing, nothing)
+        bright = _find_bright(_measure_brightness(picture), method, threshold)
+        return Findings(close(bright, gap // 2), nothing, nothing)
     border = _find_border(picture)
     glass = estimate_glass(picture, border)
     pen = find_pen(picture, glass)
     pen &= ~border
     if method == "all":
-        found = ~nothing
+        held = found = ~nothing
     else:
         if method == "fixed":
             found = _measure_densest(picture, glass) > threshold * _DENSITY_STEPS
@@ -110,7 +117,10 @@ def examine_picture(picture: Picture, method: str = "auto", threshold: float = 0
         found &= ~pen
         found = clean(found)
         found &= ~border
-    fold = find_folds(picture, glass, found & ~pen) if folds else nothing
+        held = trim_rim(found, picture, glass)
+        found = close(held, gap // 2)
+        found &= ~(border | pen)
+    fold = find_folds(picture, glass, held & ~pen) if folds else nothing
     return Findings(found, pen, fold)
 
 
@@ -143,7 +153,7 @@ def _measure_brightness(picture: Picture) -> NDArray[np.uint8]:
 
 
 def _find_smooth(picture: Picture) -> Mask:
-    return value_range(np.asarray(Image.fromarray(picture).convert("L"))) <= _SMOOTH
+    return np.asarray(value_range(np.asarray(Image.fromarray(picture).convert("L"))) <= _SMOOTH)
 
 
 def _find_border(picture: Picture) -> Mask:
@@ -151,6 +161,23 @@ def _find_border(picture: Picture) -> Mask:
     if not any((edge.max(axis=1) < _BORDER_BLACK).any() for edge in edges):
         return np.zeros(picture.shape[:2], bool)
     return find_border((_measure_brightness(picture),))
+
+
+def trim_rim(tissue: Mask, picture: Picture, glass: _Floats) -> Mask:
+    """The mask without those px of its rim that look like glass themselves, and are in it for their neighbours only.
+
+    Args:
+        tissue: bool, shape [height, width].
+        picture: not blurred, uint8, shape [height, width, 3].
+        glass: its RGB, float32, shape [3].
+    """
+    inside = shrink(tissue, 1)
+    rim = tissue & ~inside
+    if rim.any():
+        density = np.log((glass + 1) / (picture[rim].astype(np.float32) + 1))
+        lead = density.max(axis=1) - density.min(axis=1)
+        inside[rim] = (density.max(axis=1) > _RIM_DENSITY) | (lead > _RIM_DENSITY)
+    return inside
 
 
 def is_dark_field(picture: Picture) -> bool:
@@ -163,11 +190,11 @@ def is_dark_field(picture: Picture) -> bool:
 
 def find_border(planes: Sequence[NDArray[np.uint8]]) -> Mask:
     """Scanner borders: px black all the way from an edge of the picture, bool, shape [height, width]."""
-    black = np.maximum.reduce(planes) < _BORDER_BLACK
-    border = np.zeros_like(black)
+    black: Mask = np.maximum.reduce(planes) < _BORDER_BLACK
+    border: Mask = np.zeros_like(black)
     edges = (black[0], black[-1], black[:, 0], black[:, -1])
     if not any(edge.any() for edge in edges):
-        return border
+        return np.asarray(border)
     for axis in (0, 1):
         border |= np.logical_and.accumulate(black, axis=axis)
         border |= np.flip(np.logical_and.accumulate(np.flip(black, axis), axis=axis), axis)

@@ -17,6 +17,7 @@ from components.records.provenance import derive_seed
 from components.train_mil.augmentation import augment_tiles
 from components.train_mil.checkpoint import State, load_state, save_state
 from components.train_mil.measures import balanced_weights, mean_auc
+from components.train_mil.optimizer import CLIPNORM, create_optimizer
 from components.train_mil.parameters import TrainingParameters
 
 import keras  # isort: skip  (after components.mil, which silences TensorFlow's import)
@@ -25,7 +26,6 @@ import tensorflow as tf  # isort: skip
 log = logging.getLogger(__name__)
 
 SCALE_TILES = 512
-CLIPNORM = 1.0
 
 
 class BagTrainer:
@@ -52,15 +52,7 @@ class BagTrainer:
             cache_bytes=parameters.cache_mb << 20,
         )
         steps = self._steps_per_epoch() * parameters.epochs
-        schedule = keras.optimizers.schedules.CosineDecay(
-            parameters.learning_rate / 10,
-            decay_steps=max(1, steps - steps // 20),
-            alpha=0.1,
-            warmup_target=parameters.learning_rate,
-            warmup_steps=max(1, steps // 20),
-        )
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=parameters.weight_decay, clipnorm=self._clipnorm())
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        optimizer = create_optimizer(parameters, steps, self._clipnorm())
         if parameters.mixed_precision:
             optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
         optimizer.build(model.trainable_variables)
@@ -154,7 +146,7 @@ class BagTrainer:
         weights = tf.gather(self.class_weights, labels)
         with tf.GradientTape() as tape:
             out = self.model({"tiles": tiles, "mask": inputs["mask"]}, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, out["logits"])
+            losses = self.model.head.losses(out, labels)
             loss = tf.reduce_mean(losses * weights)
             if self.model.losses:
                 loss += tf.add_n(self.model.losses)

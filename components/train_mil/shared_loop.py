@@ -14,7 +14,8 @@ from components.records.errors import InputError, WorkError
 from components.records.provenance import derive_seed
 from components.train_mil.augmentation import augment_tiles
 from components.train_mil.checkpoint import State
-from components.train_mil.loop import CLIPNORM, BagTrainer
+from components.train_mil.loop import BagTrainer
+from components.train_mil.optimizer import CLIPNORM
 from components.train_mil.parameters import TrainingParameters
 from components.train_mil.workers import Workers, deal_bags
 
@@ -124,7 +125,7 @@ class SharedBagTrainer(BagTrainer):
         weights = tf.gather(self.class_weights, labels) * shares
         with tf.GradientTape() as tape:
             out = self.model({"tiles": tiles, "mask": mask}, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, out["logits"])
+            losses = self.model.head.losses(out, labels)
             loss = tf.reduce_sum(losses * weights)
             if self.model.losses:
                 loss += tf.add_n(self.model.losses) * tf.reduce_sum(shares)

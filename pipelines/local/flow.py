@@ -10,7 +10,7 @@ FLOW: dict[str, tuple[tuple[str, ...], str]] = {
     "train": (("records", "validation"), "model"),
     "evaluate": (("records", "validation", "model"), "evaluation"),
     "prepare": ((), "split"),
-    "summarise": (("folds",), "evaluation"),
+    "summarise": ((), "evaluation"),
     "predict": (("records", "validation", "model"), "predictions"),
 }
 

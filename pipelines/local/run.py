@@ -301,6 +301,9 @@ def _record(
     error: str,
 ) -> None:
     reads, makes = flow_of(step.name)
+    folds = [flow_of(other.name) for other in options.steps if other.name.startswith("evaluate ")]
+    if step.name == "summarise":
+        reads = tuple(made for _, made in folds)
     inputs: list[Traced | None] = [trace_artifact(options.out, name) for name in reads]
     if step.name == "prepare" and _is_folder(options.model):
         inputs.append(trace_model(options.model))
@@ -308,7 +311,12 @@ def _record(
         inputs.append(trace_manifest(options.manifest, manifest_hash))
     if step.name == "tile":
         inputs.append(trace_slides(options.out, options.images_root))
+    schema = os.path.join(options.out, "schema.json")
+    if step.name == "tile" and os.path.exists(schema):  # where the model said how, the call alone does not
+        parameters = {**storage.read_json(schema)["parameters"], **parameters}
     outputs = [trace_artifact(options.out, name) for name in (makes, *MADE_BESIDE.get(makes, ()))]
+    if step.name == "split":
+        outputs += [trace_artifact(options.out, name) for needs, _ in folds for name in needs if name.endswith(".csv")]
     if step.name == "prepare":
         outputs.append(trace_artifact(options.out, "model"))
     write_events(

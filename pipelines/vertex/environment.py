@@ -149,10 +149,24 @@ def load_config(env: str = "", config: str = "") -> Config:
         where=" + ".join(paths),
         pipeline=merged["pipeline"],
         parameters=merged["parameters"],
-        resources=merged["resources"],
+        resources=_lend_identity(merged["resources"], environment),
         environment=environment,
         dataflow=read_dataflow(merged["dataflow"], environment, where("dataflow", next(iter(merged["dataflow"]), ""))),
     )
+
+
+def _lend_identity(resources: dict[str, Any], environment: Environment | None) -> dict[str, Any]:
+    """The resources with the environment's service account, network and key where a step is a custom job.
+
+    A custom job takes none of them from the pipeline that starts it.
+    """
+    if environment is None:
+        return resources
+    identity = {name: getattr(environment, name) for name in ("service_account", "network", "kms_key")}
+    return {
+        step: {**identity, **asked} if isinstance(asked, dict) and asked.get("machine_type") else asked
+        for step, asked in resources.items()
+    }
 
 
 def read_environment(given: Mapping[str, Any], where: Any) -> Environment:

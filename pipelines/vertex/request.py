@@ -137,7 +137,7 @@ def _values(order: Order, name: str, spec: dict[str, Any]) -> tuple[dict[str, An
             )
     if "dataflow" in signature and config.dataflow:
         values["dataflow"] = config.dataflow
-    found, upload = _look(order) if "manifest" in signature else ({}, None)
+    found, upload = _look(order, labelled="model" not in signature) if "manifest" in signature else ({}, None)
     values |= {key: value for key, value in found.items() if key in signature}
     missing = [key for key, parameter in signature.items() if parameter.required and key not in values]
     if missing:
@@ -145,7 +145,7 @@ def _values(order: Order, name: str, spec: dict[str, Any]) -> tuple[dict[str, An
     return values, upload
 
 
-def _look(order: Order) -> tuple[dict[str, str], tuple[str, str] | None]:
+def _look(order: Order, *, labelled: bool) -> tuple[dict[str, str], tuple[str, str] | None]:
     environment = order.environment
     manifest = order.manifest or environment.manifest
     images_root = order.images_root or environment.images_root
@@ -155,7 +155,7 @@ def _look(order: Order) -> tuple[dict[str, str], tuple[str, str] | None]:
         raise InputError("no images are named", where=order.config.where, mend="pass --images-root gs://…")
     if not storage.is_remote(images_root):
         raise InputError(f"{images_root} is on this machine", where="--images-root", mend="name a gs:// folder")
-    found, fingerprint = look_at_inputs(manifest, images_root)
+    found, fingerprint = look_at_inputs(manifest, images_root, labelled=labelled)
     upload = None
     if not storage.is_remote(manifest):
         if not order.pinned:
@@ -176,6 +176,8 @@ def _set_caching(spec: dict[str, Any], order: Order, name: str) -> None:
     for task, body in spec["root"]["dag"]["tasks"].items():
         wanted = caching.tasks.get(steps[task], caching.default)
         given = body.get("inputs", {}).get("parameters", {}).values()
-        if not order.pinned and _WORLD & {source.get("componentInputParameter") for source in given}:
+        reads_world = bool(_WORLD & {source.get("componentInputParameter") for source in given})
+        never = "cachingOptions" in body and not body["cachingOptions"].get("enableCache")
+        if never or (reads_world and not order.pinned):
             wanted = False
         body["cachingOptions"] = {"enableCache": wanted}

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -42,6 +43,10 @@ class Stored:
         if self.md5:
             described["md5Hash"] = base64.b64encode(hashlib.md5(self.content).digest()).decode()
         return described
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 @dataclass(frozen=True)
@@ -85,14 +90,15 @@ class FakeStore:
     denied: set[str] = field(default_factory=set)
     url: str = ""
     injected: int = 0
+    clock: Callable[[], float] = time.time
     _generation: int = 1000
-    _uploads: dict[str, tuple[str, str, bytearray]] = field(default_factory=dict)
+    _uploads: dict[str, tuple[str, str, bytearray, str | None]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def put(self, bucket: str, name: str, content: bytes, *, md5: bool = True, created: str = "") -> Stored:
         with self._lock:
             self._generation += 1
-            stored = Stored(bytes(content), self._generation, md5, created or Stored.created)
+            stored = Stored(bytes(content), self._generation, md5, created or _stamp(self.clock()))
             self.buckets.setdefault(bucket, {})[name] = stored
             return stored
 
@@ -170,31 +176,40 @@ class _Handler(BaseHTTPRequestHandler):
         if query.get("uploadType") == "resumable":
             name = query.get("name") or json.loads(body)["name"]
             token = f"u{len(self.store._uploads)}"
-            self.store._uploads[token] = bucket, name, bytearray()
+            self.store._uploads[token] = bucket, name, bytearray(), query.get("ifGenerationMatch")
             place = f"{self.store.url}/upload/storage/v1/b/{quote(bucket)}/o?upload_id={token}"
             return self._answer({}, {"Location": place})
         boundary = re.search(r'boundary="?([^";]+)"?', self.headers["Content-Type"])
         assert boundary is not None
         parts = body.split(b"--" + boundary.group(1).encode())[1:3]
         about, content = (part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n") for part in parts)
-        return self._store(bucket, json.loads(about)["name"], content)
+        return self._store(bucket, json.loads(about)["name"], content, query.get("ifGenerationMatch"))
 
     def do_PUT(self) -> None:
         _, query = self._parse()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        bucket, name, received = self.store._uploads[query["upload_id"]]
+        bucket, name, received, wanted = self.store._uploads[query["upload_id"]]
         received += body
         total = self.headers.get("Content-Range", "").rpartition("/")[2]
         if total.isdigit() and len(received) == int(total):
-            return self._store(bucket, name, bytes(received))
+            return self._store(bucket, name, bytes(received), wanted)
         return self._send(308, b"", {"Range": f"bytes=0-{len(received) - 1}"})
 
     def do_DELETE(self) -> None:
-        path, _ = self._parse()
+        path, query = self._parse()
         found = re.fullmatch(r"/storage/v1/b/([^/]+)/o/(.+)", path)
-        if found is None or self.store.buckets.get(found.group(1), {}).pop(unquote(found.group(2)), None) is None:
-            return self._refuse(404, "no such object")
-        return self._send(204, b"")
+        with self.store._lock:
+            objects = self.store.buckets.get(found.group(1), {}) if found else {}
+            name = unquote(found.group(2)) if found else ""
+            if name not in objects:
+                return self._refuse(404, "no such object")
+            if query.get("ifGenerationMatch", str(objects[name].generation)) != str(objects[name].generation):
+                return self._refuse(412, "conditionNotMet")
+            del objects[name]
+            return self._send(204, b"")
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(self.store.clock() if timestamp is None else timestamp)
 
     def _parse(self) -> tuple[str, dict[str, str]]:
         split = urlsplit(self.path)
@@ -219,8 +234,13 @@ class _Handler(BaseHTTPRequestHandler):
             answer["nextPageToken"] = str(start + 100)
         self._answer(answer)
 
-    def _store(self, bucket: str, name: str, content: bytes) -> None:
-        self._answer(self.store.put(bucket, name, content).describe(bucket, name))
+    def _store(self, bucket: str, name: str, content: bytes, wanted: str | None) -> None:
+        with self.store._lock:
+            there = self.store.buckets.get(bucket, {}).get(name)
+            if wanted is not None and wanted != str(there.generation if there else 0):
+                return self._refuse(412, "conditionNotMet")
+            stored = self.store.put(bucket, name, content)
+        return self._answer(stored.describe(bucket, name))
 
     def _download(self, bucket: str, name: str, query: dict[str, str]) -> None:
         if self.store.before_download is not None:

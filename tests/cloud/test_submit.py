@@ -92,6 +92,19 @@ def test_dataflow_takes_what_it_leaves_out_from_the_environment(vertex, config):
     }
 
 
+def test_a_batch_prediction_takes_slides_without_labels_and_never_an_old_alias(vertex, config, tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text("image_id,patient_id,image_path\nnew,p,slides/a.tif\n")
+    model = "projects/proj-123/locations/europe-west4/models/m@blessed"
+    given = ["--config", config({}), "--pipeline", "batch-predict", "--set", f"model={model}"]
+    assert run("submit", str(path), *given) == 0
+    job = vertex.only_job()
+    assert job["runtimeConfig"]["parameterValues"]["model"] == model
+    caching = {name: task["cachingOptions"].get("enableCache", False) for name, task in tasks(job).items()}
+    assert caching.pop("prepare-prediction") is False
+    assert all(caching.values())
+
+
 def test_a_local_manifest_is_copied_under_its_hash(vertex, store, config, tmp_path):
     local = tmp_path / "mine.csv"
     local.write_bytes(MANIFEST)

@@ -132,6 +132,17 @@ def test_a_batch_prediction_tiles_as_the_model_says():
         assert given[name] == {"taskOutputParameter": source}
 
 
+def test_a_batch_prediction_on_vertex_asks_for_the_model_anew_and_waits_for_dataflow():
+    """An alias such as `blessed` moves while its name, a part of the cache's key, stays."""
+    tasks = build_spec(load_pipeline("batch-predict").build())["root"]["dag"]["tasks"]
+    assert not tasks["prepare-prediction"]["cachingOptions"].get("enableCache")
+    assert tasks["tile-images"]["cachingOptions"]["enableCache"]
+    assert tasks["validate-records"]["dependentTasks"] == ["await-tiling"]
+    local = build_spec(load_pipeline("batch-predict").build(local_code_version="1"))["root"]["dag"]["tasks"]
+    assert set(local) == {step.task for step in local_steps("batch-predict")}
+    assert local["prepare-prediction"]["cachingOptions"]["enableCache"]
+
+
 CUSTOM = {
     "train": {
         "machine_type": "n1-standard-16",

@@ -22,6 +22,7 @@ SETTINGS = {
     "taskmanager.host": "localhost",
     "taskmanager.bind-host": "localhost",
     "taskmanager.numberOfTaskSlots": "2",
+    "cluster.evenly-spread-out-slots": "true",
     "taskmanager.cpu.cores": "1",
     "taskmanager.memory.framework.heap.size": "128m",
     "taskmanager.memory.task.heap.size": "128m",

@@ -23,6 +23,8 @@ from components.records.ledger import read_ledger
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.run import run_tiling
 
+pytestmark = pytest.mark.distributed
+
 SLIDES, SIDE, TILE, REGION = 6, 2048, 64, 16
 PARAMETERS = TilingParameters(tile_px=TILE, mpp=0.5, region_tiles=REGION, qc=False)
 SETTINGS = [f"tile_px={TILE}", f"region_tiles={REGION}", "qc=false"]
@@ -122,10 +124,16 @@ def done_regions(out: Path) -> int:
     return max(0, len(list(out.glob(".tiling/*/*.json"))) - SLIDES)
 
 
-def kill_in_the_middle(process: subprocess.Popen, out: Path, cohort, kill: Callable[[], None]) -> None:
-    """Kills when some regions are done, and sees to it that it was in the middle."""
+def kill_in_the_middle(
+    process: subprocess.Popen,
+    out: Path,
+    cohort,
+    kill: Callable[[], None],
+    ready: Callable[[], bool] = lambda: True,
+) -> None:
+    """Kills when some regions are done and all is `ready`, and sees to it that it was in the middle."""
     pause, end = threading.Event(), time.monotonic() + 300
-    while done_regions(out) < cohort.all // 10:
+    while done_regions(out) < cohort.all // 20 or not ready():
         assert process.poll() is None, process.communicate()[0][-3000:]
         assert time.monotonic() < end
         pause.wait(0.02)
@@ -136,16 +144,14 @@ def kill_in_the_middle(process: subprocess.Popen, out: Path, cohort, kill: Calla
 def test_flink_on_two_task_managers_with_one_killed_in_the_middle(cohort, cluster, mark, tmp_path):
     out = tmp_path / "out"
     process = tile(cohort, out, "FlinkRunner", cluster.options(tmp_path), mark)
-    seen: list[int] = []
 
     def kill() -> None:
-        seen.append(len(cluster.python_workers()))
         cluster.workers[0].kill()
         cluster.workers[0].wait()
 
-    kill_in_the_middle(process, out, cohort, kill)
+    # Each task manager has a Python worker of its own by then.
+    kill_in_the_middle(process, out, cohort, kill, lambda: len(cluster.python_workers()) >= TASK_MANAGERS)
     finish(process)
-    assert seen[0] >= TASK_MANAGERS  # each task manager had a Python worker of its own
     assert_equal(out, cohort)
 
 

@@ -103,6 +103,16 @@ def test_the_file_that_holds_the_wrong_key_is_named(tmp_path):
     assert str(caught.value).startswith(path)
 
 
+def test_a_custom_job_gets_the_environments_account_network_and_key(tmp_path):
+    network = "projects/123456789012/global/networks/private"
+    given = {**GOOD, "service_account": "a@p.iam.gserviceaccount.com", "network": network}
+    asked = {"train": {"machine_type": "n1-standard-16", "network": "other"}, "tile": {"cpu": 4}}
+    config = load_config(config=write(tmp_path, environment=given, resources=asked))
+    assert config.resources["train"]["service_account"] == "a@p.iam.gserviceaccount.com"
+    assert config.resources["train"]["network"] == "other"
+    assert config.resources["tile"] == {"cpu": 4}
+
+
 def test_caching_may_be_one_word(tmp_path):
     config = load_config(config=write(tmp_path, environment={**GOOD, "caching": False}))
     assert config.need_environment().caching.default is False

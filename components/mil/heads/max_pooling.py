@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from components.mil.heads.protocol import CHUNK, BagHead, Floats
+from components.mil.heads.protocol import CHUNK, BagHead, Floats, Pieces, mask_scores
 
 
 @keras.saving.register_keras_serializable(package="bagline")
@@ -29,8 +29,7 @@ class MaxPooling(BagHead):
 
     def call(self, instances: Any, mask: Any, training: bool | None = None) -> dict[str, Any]:
         """Logits and attention of padded bags."""
-        scores = self.classifier(instances)
-        scores = ops.where(ops.expand_dims(mask, -1), scores, ops.full_like(scores, -1e30))
+        scores = mask_scores(self.classifier(instances), mask)
         logits = ops.max(scores, axis=1)
         holds = ops.cast(scores >= ops.expand_dims(logits, 1), "float32") * ops.cast(mask, "float32")[..., None]
         attention = ops.mean(holds / ops.maximum(ops.sum(holds, axis=1, keepdims=True), 1.0), axis=-1)
@@ -38,8 +37,7 @@ class MaxPooling(BagHead):
 
     def stream(self, instances: Floats, chunk: int = CHUNK) -> tuple[Floats, Floats]:
         """One bag in pieces of `chunk` instances."""
-        pieces = [instances[start : start + chunk] for start in range(0, len(instances), chunk)]
-        scores = np.concatenate([ops.convert_to_numpy(self.classifier(piece)) for piece in pieces])
+        scores = Pieces(instances, chunk).apply(self.classifier)
         logits = scores.max(axis=0)
         holds = (scores >= logits).astype(np.float32)
         return logits, (holds / holds.sum(axis=0)).mean(axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 CHUNK = 8192
+LEAST = -1e30
 
 
 def softmax_over_instances(scores: Any, mask: Any) -> Any:
@@ -24,16 +26,39 @@ def softmax_over_instances(scores: Any, mask: Any) -> Any:
         float32 [b, n]: sums to 1 over the unmasked instances, 0 on the others; all 0 for a bag without any.
     """
     scores = ops.cast(scores, "float32")
-    scores = ops.where(mask, scores, ops.full_like(scores, -1e30))
+    scores = ops.where(mask, scores, ops.full_like(scores, LEAST))
     weights = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True)) * ops.cast(mask, "float32")
     return weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1e-12)
+
+
+def mask_scores(scores: Any, mask: Any) -> Any:
+    """Scores [b, n, k] as float32, with -1e30 where `mask` [b, n] is False."""
+    scores = ops.cast(scores, "float32")
+    return ops.where(ops.expand_dims(mask, -1), scores, ops.full_like(scores, LEAST))
+
+
+def softmax_of_branches(scores: Any, mask: Any) -> Any:
+    """`softmax_over_instances` for each of k branches: [b, n, k] of scores [b, n, k] and a mask [b, n]."""
+    weights = softmax_over_instances(ops.transpose(scores, (0, 2, 1)), ops.expand_dims(mask, 1))
+    return ops.transpose(weights, (0, 2, 1))
+
+
+def cross_entropy(logits: Any, labels: Any) -> Any:
+    """Cross-entropy of each bag, float32 [b], of logits [b, classes] and labels int [b]."""
+    return ops.sparse_categorical_crossentropy(labels, ops.cast(logits, "float32"), from_logits=True)
+
+
+def take_predicted(values: Any, logits: Any) -> Any:
+    """Of values [b, n, classes] those of each bag's likeliest class, [b, n]."""
+    chosen = ops.one_hot(ops.argmax(logits, axis=-1), values.shape[-1], dtype=values.dtype)
+    return ops.einsum("bnc,bc->bn", values, chosen)
 
 
 class BagHead(keras.layers.Layer):
     """A MIL head: `head(instances [b, n, d], mask bool [b, n])` gives a dict.
 
     `logits` float32 [b, classes]; `attention` float32 [b, n], which sums to 1 over the unmasked instances and is 0
-    elsewhere. Losses of its own a head gives through `add_loss`.
+    elsewhere; and what else the head's own loss needs. What it is trained with is `losses`.
     """
 
     def __init__(self, classes: int, **options: Any) -> None:
@@ -44,6 +69,15 @@ class BagHead(keras.layers.Layer):
         """The constructor's arguments."""
         return {**super().get_config(), "classes": self.classes}
 
+    def losses(self, outputs: dict[str, Any], labels: Any) -> Any:
+        """What each bag is trained on, float32 [b]: cross-entropy, unless the head's paper says more.
+
+        Args:
+            outputs: of `call`.
+            labels: int [b].
+        """
+        return cross_entropy(outputs["logits"], labels)
+
     def stream(self, instances: Floats, chunk: int = CHUNK) -> tuple[Floats, Floats]:
         """One bag of any size: logits [classes] and attention [n] of instances [n, d].
 
@@ -51,6 +85,46 @@ class BagHead(keras.layers.Layer):
         """
         out = self(ops.convert_to_tensor(instances[None]), ops.ones((1, len(instances)), "bool"), training=False)
         return ops.convert_to_numpy(out["logits"])[0], ops.convert_to_numpy(out["attention"])[0]
+
+
+class Pieces:
+    """One bag in pieces of `chunk` instances, each brought to float32 only while it is looked at.
+
+    Args:
+        instances: float16 or float32 [n, d].
+        chunk: instances a piece.
+    """
+
+    def __init__(self, instances: NDArray[Any], chunk: int = CHUNK) -> None:
+        self.instances = instances
+        self.chunk = chunk
+
+    def __iter__(self) -> Iterator[Floats]:
+        for start in range(0, len(self.instances), self.chunk):
+            yield np.asarray(self.instances[start : start + self.chunk], np.float32)
+
+    def apply(self, function: Callable[[Any], Any]) -> Floats:
+        """`function` of each piece as a tensor [m, d], joined along the instances."""
+        return np.concatenate([ops.convert_to_numpy(function(ops.convert_to_tensor(piece))) for piece in self])
+
+
+def stream_softmax(scores: NDArray[np.floating[Any]], pieces: Pieces) -> tuple[Floats, NDArray[np.float64]]:
+    """Softmax over the instances of one bag, and what it pools; float64 in between.
+
+    Args:
+        scores: [n] or [n, k].
+        pieces: the n instances.
+
+    Returns:
+        float32 [n] or [n, k], and float64 [d] or [k, d].
+    """
+    weights = np.exp(scores.astype(np.float64) - scores.max(axis=0))
+    weights /= weights.sum(axis=0)
+    pooled, at = np.zeros((*scores.shape[1:], pieces.instances.shape[-1])), 0
+    for piece in pieces:
+        pooled += weights[at : at + len(piece)].T @ piece
+        at += len(piece)
+    return weights.astype(np.float32), pooled
 
 
 class PoolingHead(BagHead):
@@ -89,13 +163,8 @@ class PoolingHead(BagHead):
         return {"logits": self.classifier(self.drop(pooled, training=training)), "attention": attention}
 
     def stream(self, instances: Floats, chunk: int = CHUNK) -> tuple[Floats, Floats]:
-        """Two passes over one bag: scores and their softmax, then the weighted sum; float64 in between."""
-        pieces = [instances[start : start + chunk] for start in range(0, len(instances), chunk)]
-        scores = np.concatenate([ops.convert_to_numpy(self.score(ops.convert_to_tensor(piece))) for piece in pieces])
-        weights = np.exp(scores.astype(np.float64) - float(scores.max()))
-        weights /= weights.sum()
-        pooled = np.zeros(instances.shape[-1], np.float64)
-        for start, piece in zip(range(0, len(instances), chunk), pieces, strict=True):
-            pooled += weights[start : start + chunk] @ piece
+        """Two passes over one bag: scores and their softmax, then the weighted sum."""
+        pieces = Pieces(instances, chunk)
+        weights, pooled = stream_softmax(pieces.apply(self.score), pieces)
         logits = self.classifier(ops.convert_to_tensor(pooled[None].astype(np.float32)))
-        return ops.convert_to_numpy(logits)[0], weights.astype(np.float32)
+        return ops.convert_to_numpy(logits)[0], weights

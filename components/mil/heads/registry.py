@@ -6,10 +6,14 @@ import inspect
 from typing import Any
 
 from components.mil.heads.attention import Attention
+from components.mil.heads.clam_mb import ClamMB
+from components.mil.heads.clam_sb import ClamSB
+from components.mil.heads.dsmil import DSMIL
 from components.mil.heads.gated_attention import GatedAttention
 from components.mil.heads.max_pooling import MaxPooling
 from components.mil.heads.mean_pooling import MeanPooling
 from components.mil.heads.protocol import BagHead
+from components.mil.heads.transmil import TransMIL
 from components.mil.naming import check_name
 
 HEADS: dict[str, type[BagHead]] = {
@@ -17,6 +21,10 @@ HEADS: dict[str, type[BagHead]] = {
     "attention": Attention,
     "mean_pooling": MeanPooling,
     "max_pooling": MaxPooling,
+    "clam_sb": ClamSB,
+    "clam_mb": ClamMB,
+    "dsmil": DSMIL,
+    "transmil": TransMIL,
 }
 
 

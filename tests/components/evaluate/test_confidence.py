@@ -171,3 +171,25 @@ def test_calibration_can_be_left_out(kit: Any, done: Any, tmp_path: Path) -> Non
     assert result.metrics["calibration"]["reason"] == "not asked for"
     assert result.metrics["threshold"]["value"] == 0.5
     assert result.metrics["test"]["at_threshold"] is not None
+
+
+def test_a_folds_split_table_counts_and_who_is_held_out_is_predicted_only(kit: Any, done: Any, tmp_path: Path) -> None:
+    root, before, _ = done
+    turned = {"train": "test", "val": "val", "test": ""}
+    rows = list(csv.DictReader(Path(root, "split.csv").read_text().splitlines()))
+    table = tmp_path / "fold.csv"
+    with table.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "split": turned[row["split"]]} for row in rows)
+    out = tmp_path / "out"
+    predictor = kit.predictor(unsure(6))
+    result = evaluate(root, "", str(out), split_table=str(table), parameters=QUICK, predictor=predictor)
+    found = list(csv.DictReader((out / "predictions.csv").open()))
+    assert [row["split"] for row in found] == ["val"] * 24 + ["test"] * 24 + [""] * 24
+    assert {row["patient_id"][:5] for row in found if row["split"] == "test"} == {"train"}
+    assert "train" not in result.metrics
+    assert result.metrics["test"]["n_patients"] == 24
+    assert result.metrics["calibration"]["temperature"] == done[2].metrics["calibration"]["temperature"]
+    assert {path.name[:5] for path in (out / "heatmaps").iterdir()} == {"train"}
+    assert (before / "metrics.json").exists()

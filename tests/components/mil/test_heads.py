@@ -42,6 +42,8 @@ class TestEveryHead:
         np.testing.assert_allclose(padded["attention"][:, :4], plain["attention"], rtol=1e-5)
 
     def test_order_of_instances_changes_nothing_but_the_order_of_attention(self, name):
+        if name == "transmil":
+            pytest.skip("the order stands for the place; what holds of it has a test below")
         head = make(name)
         rng = np.random.default_rng(2)
         instances, mask = bags(rng, [8], 8)
@@ -55,8 +57,7 @@ class TestEveryHead:
         instances, mask = bags(np.random.default_rng(3), [6, 5], 6)
         with tf.GradientTape() as tape:
             out = head(instances, mask, training=True)
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits([0, 1], out["logits"])
-            loss = tf.reduce_sum(loss)
+            loss = tf.reduce_sum(head.losses(out, tf.constant([0, 1])))
         for weight, gradient in zip(
             head.trainable_variables, tape.gradient(loss, head.trainable_variables), strict=True
         ):
@@ -154,5 +155,5 @@ def test_max_pooling_by_hand():
 def test_an_unknown_head_is_refused_with_the_nearest():
     with pytest.raises(InputError, match="unknown head 'gated_atention'; did you mean 'gated_attention'"):
         create_head("gated_atention", 2)
-    with pytest.raises(InputError, match="choose one of attention, gated_attention"):
+    with pytest.raises(InputError, match="choose one of attention, clam_mb, clam_sb, dsmil, gated_attention"):
         create_head("zzz", 2)

@@ -70,7 +70,7 @@ def finish(*processes):
     summaries = []
     try:
         for process in processes:
-            said, problems = process.communicate(timeout=240)
+            said, problems = process.communicate(timeout=600)
             assert process.returncode == 0, problems[-3000:]
             summaries.append(json.loads(said.splitlines()[-1]))
     finally:
