@@ -59,6 +59,11 @@ bench: $(VENV)/.dev ## The benchmarks, with their figures; large slides are made
 	$(BIN)/python tests/benchmarks/bench_blocks.py --work $(BENCH_WORK)
 	$(BIN)/python tests/benchmarks/bench_tiling.py --work $(BENCH_WORK) $(BENCH_OPTIONS)
 
+MIL_DATA ?= ../shared/data/mil
+.PHONY: bench-mil
+bench-mil: $(VENV)/.dev ## The heads on the classic MIL sets; BENCH_OPTIONS='--mnist', '--speed', '--memory' for the others
+	$(BIN)/python tests/benchmarks/bench_mil.py --data $(MIL_DATA) --work $(BENCH_WORK) $(BENCH_OPTIONS)
+
 ##@ Build
 .PHONY: compile
 compile: $(VENV)/.runtime ## Compile the pipelines to build/, and hold every config against them
