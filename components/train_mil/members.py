@@ -188,7 +188,8 @@ class MemberTrainer:
 
     def _forward(self, trained: Any, fixed: Any, rows: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         tiles = tf.gather(self.instances, rows)
-        return self.model.stateless_call(trained, fixed, {"tiles": tiles, "mask": mask}, training=training)
+        out, fixed = self.model.stateless_call(trained, fixed, {"tiles": tiles, "mask": mask}, training=training)
+        return out, fixed
 
     def _train_step(self, rows: Any, mask: Any, labels: Any, weights: Any) -> Any:
         trained = [variable.value for variable in self.trained]
@@ -211,8 +212,8 @@ class MemberTrainer:
         return losses
 
     def _predict_step(self, rows: Any, mask: Any) -> Any:
-        def one(given: tuple[Any, ...]) -> Any:
-            return self._forward(*given, rows, mask, training=False)[0]["probabilities"]
+        def one(given: tuple[Any, Any]) -> Any:
+            return self._forward(given[0], given[1], rows, mask, training=False)[0]["probabilities"]
 
         stacked = [variable.value for variable in self.trained], [variable.value for variable in self.fixed]
         return tf.vectorized_map(one, stacked)

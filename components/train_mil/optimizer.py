@@ -7,7 +7,9 @@ from components.train_mil.parameters import TrainingParameters
 import keras  # isort: skip
 
 
-def create_optimizer(parameters: TrainingParameters, steps: int, clip: float | None = 1.0) -> keras.optimizers.Optimizer:
+def create_optimizer(
+    parameters: TrainingParameters, steps: int, clip: float | None = 1.0
+) -> keras.optimizers.Optimizer:
     """AdamW: a twentieth of the steps up to the learning rate, then a cosine down to a tenth of it.
 
     Args:

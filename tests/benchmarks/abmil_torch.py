@@ -1,4 +1,4 @@
-"""A plain PyTorch loop of attention MIL, one bag a step, for `bench_mil.py --speed`. It runs in an environment of its own.
+"""A plain PyTorch loop of attention MIL, a bag a step, for `bench_mil.py --speed`; in an environment of its own.
 
 The network and the loop are those of AttentionDeepMIL (Ilse et al. 2018) and of CLAM's ABMIL on embeddings: a dense
 layer with ReLU, gated attention, one dense layer; Adam; a bag a step.

@@ -1,7 +1,8 @@
 """The MIL literature on this project's heads: classic sets, MNIST-bags, speed and memory.
 
 `make bench-mil`, or
-`python tests/benchmarks/bench_mil.py [--data DIR] [--sets musk1 …] [--heads attention …] [--repeats 5] [--mnist] [--speed] [--memory]`
+`python tests/benchmarks/bench_mil.py [--data DIR] [--sets musk1 …] [--heads attention …] [--repeats 5]
+  [--mnist] [--speed] [--memory]`
 
 Without `--mnist`, `--speed` or `--memory` it runs the classic sets. A set is `DIR/<set>_folds.npz`: X [instances, d],
 bag [instances], bag_label [bags], folds_5x10 [5, bags].
@@ -25,7 +26,9 @@ def main() -> None:
     parser.add_argument("--train-bags", type=int, nargs="+", default=[50, 100, 150, 200, 300])
     parser.add_argument("--bag-sizes", type=int, nargs="+", default=[10, 50, 100])
     parser.add_argument("--speed", action="store_true", help="bags/s against a plain PyTorch loop")
-    parser.add_argument("--torch-python", default="", help="a Python that has torch; else one is made in the work folder")
+    parser.add_argument(
+        "--torch-python", default="", help="a Python that has torch; else one is made in the work folder"
+    )
     parser.add_argument("--memory", action="store_true", help="peak memory of a bag of 200,000 × 1024 in inference")
     parser.add_argument("--one-head-memory", default="", help=argparse.SUPPRESS)
     chosen = parser.parse_args()

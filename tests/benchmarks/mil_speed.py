@@ -76,7 +76,9 @@ def compare_speed(work: Path, given: str) -> None:
             label = "bagline, all instances" if taken == size else f"bagline, {taken} drawn a bag"
             rows.append((label, *train_ours(bags, taken)))
         for label, seconds, cpu in rows:
-            print(f"{f'{count} × {size:,} × {values}':24}{label:34}{count / seconds:9.1f}{count / cpu:12.1f}", flush=True)
+            print(
+                f"{f'{count} × {size:,} × {values}':24}{label:34}{count / seconds:9.1f}{count / cpu:12.1f}", flush=True
+            )
 
 
 def measure_memory(head: str) -> str:

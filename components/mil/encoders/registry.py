@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 
-from components.mil.encoders.dense import build_dense
 from components.mil.encoders.saved import build_saved
 from components.mil.encoders.small_cnn import build_small_cnn
 from components.mil.naming import check_name

@@ -40,7 +40,7 @@ class AttentionMax(GatedAttention):
         self.scale.build((None, 2 * input_shape[-1]))
 
     def pool(self, instances: Any, mask: Any) -> tuple[Any, Any]:
-        """z [b, 2 d] and attention [b, n] of padded bags."""
+        """Z [b, 2 d] and attention [b, n] of padded bags."""
         attention = softmax_over_instances(self.score(instances), mask)
         pooled = ops.einsum("bn,bnd->bd", attention, ops.cast(instances, "float32"))
         strongest = ops.max(mask_scores(instances, mask), axis=1)

@@ -11,7 +11,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-CHUNK = 8192
+CHUNK = 2048
 LEAST = -1e30
 
 
