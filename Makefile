@@ -13,6 +13,7 @@ SEED ?= 0
 RUN_SETTINGS ?=
 PYTEST ?=
 BENCH_WORK ?= out/bench
+BENCH_SIDE ?= 32768
 BENCH_OPTIONS ?=
 
 # uv takes pip's index and certificate where pip was given one.
@@ -29,7 +30,7 @@ export UV_HTTP_TIMEOUT ?= 180
 help: ## This list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: run
 run: $(VENV)/.runtime $(SAMPLE)/cohort/manifest.csv ## Build the sample cohort, run the whole pipeline on it, say where the report is
@@ -46,6 +47,14 @@ $(SAMPLE)/cohort/manifest.csv: components/sample_cohort/build.py components/samp
 test: $(VENV)/.dev ## All tests; PYTEST='tests/e2e -x' for some
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
+.PHONY: test-distributed
+test-distributed: $(VENV)/.dev ## Flink and Spark, run for real; says why where Java, Maven or the jars can't be had
+	$(BIN)/python -m pytest tests/distributed -m distributed -rs $(PYTEST)
+
+.PHONY: test-containers
+test-containers: $(VENV)/.dev images ## The whole pipeline in containers, each task in its own image
+	$(BIN)/python -m pytest -m containers tests/containers $(PYTEST)
+
 .PHONY: lint
 lint: $(VENV)/.dev ## Style, types and import rules
 	$(BIN)/ruff check .
@@ -54,10 +63,10 @@ lint: $(VENV)/.dev ## Style, types and import rules
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(VENV)/.dev ## The benchmarks, with their figures; large slides are made in BENCH_WORK
+bench: $(VENV)/.dev ## The benchmarks, with their figures; slides of BENCH_SIDE px are made in BENCH_WORK
 	$(BIN)/python tests/benchmarks/bench_split.py
-	$(BIN)/python tests/benchmarks/bench_blocks.py --work $(BENCH_WORK)
-	$(BIN)/python tests/benchmarks/bench_tiling.py --work $(BENCH_WORK) $(BENCH_OPTIONS)
+	$(BIN)/python tests/benchmarks/bench_blocks.py --work $(BENCH_WORK) --side $(BENCH_SIDE)
+	$(BIN)/python tests/benchmarks/bench_tiling.py --work $(BENCH_WORK) --side $(BENCH_SIDE) $(BENCH_OPTIONS)
 
 MIL_DATA ?= ../shared/data/mil
 .PHONY: bench-mil
@@ -65,26 +74,19 @@ bench-mil: $(VENV)/.dev ## The heads on the classic MIL sets; BENCH_OPTIONS='--m
 	$(BIN)/python tests/benchmarks/bench_mil.py --data $(MIL_DATA) --work $(BENCH_WORK) $(BENCH_OPTIONS)
 
 ##@ Build
+PIPELINES := whole-slide batch-predict cross-validate
 .PHONY: compile
 compile: $(VENV)/.runtime ## Compile the pipelines to build/, and hold every config against them
 	$(BIN)/bagline check
-	$(BIN)/bagline compile --to build/whole-slide.json \
-	  $$(if [ -f images.json ]; then echo --images images.json; else echo --allow-tags; fi)
+	for pipeline in $(PIPELINES); do \
+	  $(BIN)/bagline compile --pipeline $$pipeline --to build/$$pipeline.json \
+	    $$(if [ -f images.json ]; then echo --images images.json --allow-tags; else echo --allow-tags; fi); done
 
 IMAGES := pipeline tiling training
-BASE_IMAGE ?= python:3.11-slim
-IMAGE_PREFIX ?= bagline-
-IMAGE_TAG ?= python3.11
-BUILD_OPTIONS ?=
+export BASE_IMAGE ?= python:3.11-slim
 .PHONY: images
-images: $(VENV)/.dev ## Build the container images with docker or podman
-	@engine=''; for name in docker podman; do \
-	  if $$name info >/dev/null 2>&1; then engine=$$name; break; fi; done; \
-	if [ -z "$$engine" ]; then echo 'no container engine answers: start docker or podman'; exit 2; fi; \
-	$(MAKE) --no-print-directory build/wheel; \
-	for image in $(IMAGES); do \
-	  $$engine build $(BUILD_OPTIONS) --build-arg BASE_IMAGE=$(BASE_IMAGE) -f containers/$$image/Dockerfile \
-	    -t $(IMAGE_PREFIX)$$image:$(IMAGE_TAG) .; done
+images: ## Build the container images with docker or podman, write images.json; REGISTRY=HOST/PROJECT/REPOSITORY pushes
+	@containers/build/images.sh images.json $(IMAGES)
 
 .PHONY: build/wheel
 build/wheel: $(VENV)/.dev # the wheel alone in build/wheel/
@@ -99,8 +101,8 @@ UPGRADE ?=
 lock: $(UV) ## Write the lock files again from pyproject.toml and containers/*/requirements.in
 	$(COMPILE) pyproject.toml --group dev -o requirements-dev.lock
 	$(COMPILE) pyproject.toml -c requirements-dev.lock -o requirements.lock
-	for image in $(IMAGES); do \
-	  $(COMPILE) containers/$$image/requirements.in -c requirements.lock -o containers/$$image/requirements.lock; done
+	for name in build/requirements $(IMAGES:%=%/requirements) viewer/requirements training/requirements-gpu; do \
+	  $(COMPILE) containers/$$name.in -c requirements-dev.lock -o containers/$$name.lock; done
 
 .PHONY: clean
 clean: ## Remove what make made, the environment too

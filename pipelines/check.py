@@ -7,8 +7,8 @@ from pathlib import Path
 from components.records import storage
 from components.records.errors import InputError
 from pipelines.catalog import PIPELINES, load_pipeline
-from pipelines.compile import build_spec, render, signature_of
-from pipelines.parameters import Signature, check_parameters, read_config
+from pipelines.compile import build_spec, render, signature_of, steps_of
+from pipelines.parameters import Signature, check_parameters, check_steps, read_config
 from pipelines.resources import read_resources
 
 
@@ -21,12 +21,15 @@ def check_all(configs: str = "") -> list[str]:
     Raises:
         InputError: names every file and key that doesn't fit, in one line.
     """
-    lines, signatures = [], {}
+    lines: list[str] = []
+    signatures: dict[str, Signature] = {}
+    steps: dict[str, set[str]] = {}
     for name in PIPELINES:
         spec = build_spec(load_pipeline(name).build())
         if render(spec) != render(build_spec(load_pipeline(name).build())):
             raise InputError(f"pipeline {name} compiles to other bytes each time", mend="make it deterministic")
         signatures[name] = signature_of(spec)
+        steps[name] = set(steps_of(spec).values())
         lines.append(f"pipeline {name}: {len(signatures[name])} parameters, {len(spec['root']['dag']['tasks'])} tasks")
     folder = configs or str(Path(__file__).with_name("configs"))
     files = sorted(info.path for name, info in storage.list_files(folder).items() if name.endswith((".yaml", ".yml")))
@@ -35,7 +38,7 @@ def check_all(configs: str = "") -> list[str]:
     problems = []
     for path in files:
         try:
-            lines.append(f"config {Path(path).name}: {_check_file(path, signatures)} parameters fit")
+            lines.append(f"config {Path(path).name}: {_check_file(path, signatures, steps)}")
         except InputError as error:
             problems.append(str(error))
     if problems:
@@ -43,11 +46,20 @@ def check_all(configs: str = "") -> list[str]:
     return lines
 
 
-def _check_file(path: str, signatures: dict[str, Signature]) -> int:
+def _check_file(path: str, signatures: dict[str, Signature], steps: dict[str, set[str]]) -> str:
     config = read_config(path)
     if config["pipeline"] not in signatures:
         raise InputError(
             f"unknown pipeline {config['pipeline']!r}", where=path, mend=f"there is {', '.join(signatures)}"
         )
     read_resources(config["resources"], path)
-    return len(check_parameters(config["parameters"], signatures[config["pipeline"]], path))
+    fit = check_parameters(config["parameters"], signatures[config["pipeline"]], path)
+    if not config["environment"] and not config["dataflow"]:
+        return f"{len(fit)} parameters fit"
+    from pipelines.vertex.environment import load_config
+
+    checked = load_config(config=path)
+    if checked.environment is None:
+        return f"{len(fit)} parameters and dataflow fit"
+    check_steps(checked.environment.caching.tasks, steps[config["pipeline"]], path)
+    return f"environment {checked.environment.project} and {len(fit)} parameters fit"

@@ -21,9 +21,14 @@ COMMANDS = {
     "validate": "check the records in a folder",
     "train": "train a model on the records in a folder",
     "evaluate": "score a trained model, draw heatmaps, write the report",
+    "cross-validate": "split into folds, train and evaluate each, and sum up",
+    "predict": "a trained model over new slides: predictions, heatmaps, a report",
     "compile": "write the compiled spec that Vertex AI takes",
     "check": "compile every pipeline and hold every config file against it",
     "lineage": "what an artifact was made from, down to the slides' bytes",
+    "submit": "run the pipeline on Vertex AI",
+    "schedule": "run the pipeline on Vertex AI again and again, by the clock",
+    "diagnose": "why a job failed, and what to do about it",
 }
 INTERRUPTED = 130
 
@@ -61,7 +66,7 @@ def build_parser(command: str | None) -> Parser:
         )
         if name == command:
             subparser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-            importlib.import_module(f"pipelines.commands.{name}").add_arguments(subparser)
+            importlib.import_module(_module_of(name)).add_arguments(subparser)
     return parser
 
 
@@ -87,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed.beam_options = beam_options
     configure_logging(debug=parsed.debug)
     try:
-        return int(importlib.import_module(f"pipelines.commands.{parsed.command}").execute(parsed))
+        return int(importlib.import_module(_module_of(parsed.command)).execute(parsed))
     except BaglineError as error:
         return _report(f"bagline {parsed.command}: {error}", error.exit_code, parsed.debug)
     except KeyboardInterrupt:
@@ -102,8 +107,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
 
 
+def _module_of(command: str) -> str:
+    return f"pipelines.commands.{command.replace('-', '_')}"
+
+
 def _cut_beam_options(words: list[str], command: str | None) -> tuple[list[str], list[str]]:
-    if command in ("tile", "run") and "--" in words:
+    if command in ("tile", "run", "predict", "cross-validate") and "--" in words:
         cut = words.index("--")
         return words[:cut], words[cut + 1 :]
     return words, []

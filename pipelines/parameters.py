@@ -130,8 +130,17 @@ def check_parameters(values: Mapping[str, Any], signature: Signature, where: str
     return checked
 
 
+def check_steps(named: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Holds the steps that `environment.caching.tasks` names against a pipeline's; raises InputError."""
+    steps = sorted(set(known))
+    for step in named:
+        if step not in steps:
+            mend = suggest(step, steps) or f"steps are {', '.join(steps)}"
+            raise InputError(f"unknown step {step!r} in environment.caching.tasks", where=where, mend=mend)
+
+
 def read_config(path: str) -> dict[str, Any]:
-    """A config file: `pipeline` (a name), `parameters` and `resources` (mappings).
+    """A config file: `pipeline` (a name), and the mappings `parameters`, `resources`, `environment`, `dataflow`.
 
     Raises:
         InputError: not YAML, not a mapping, or an unknown key (suggests the right one).
@@ -147,17 +156,17 @@ def read_config(path: str) -> dict[str, Any]:
         content = {}
     if not isinstance(content, dict):
         raise InputError("is not a mapping", where=path, mend="write `parameters:` and a key a line below it")
-    known = ("pipeline", "parameters", "resources")
+    sections = ("parameters", "resources", "environment", "dataflow")
+    known = ("pipeline", *sections)
     for key in content:
         if key not in known:
             raise InputError(
                 f"unknown key {key!r}", where=path, mend=suggest(str(key), known) or f"keys are {', '.join(known)}"
             )
-    for key in ("parameters", "resources"):
+    for key in sections:
         if not isinstance(content.get(key) or {}, dict):
             raise InputError(f"{key} is not a mapping", where=path, mend="write a key a line below it")
     return {
         "pipeline": content.get("pipeline", "whole-slide"),
-        "parameters": content.get("parameters") or {},
-        "resources": content.get("resources") or {},
+        **{section: content.get(section) or {} for section in sections},
     }

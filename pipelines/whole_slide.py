@@ -1,4 +1,4 @@
-"""The whole-slide pipeline: split → tile → validate → train → evaluate, a line without control flow."""
+"""The whole-slide pipeline: split → tile → validate → train → evaluate (→ register), a line without control flow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,15 +6,18 @@ from typing import Any
 from kfp import dsl
 
 from components.evaluate.component import evaluate
+from components.register_model.component import register_model
 from components.split_metadata.component import split_metadata
-from components.tile_images.component import tile_images
+from components.tile_images.component import await_tiling, tile_images
 from components.train_mil.component import train_mil
 from components.validate_records.component import validate_records
 from pipelines.catalog import STEPS
-from pipelines.resources import DEFAULTS, Resources, apply_resources
+from pipelines.resources import DEFAULTS, Resources, apply_resources, as_custom_job
 
 NAME = "whole-slide"
 ALL_STEPS = tuple(step.name for step in STEPS)
+# Vertex AI puts them in; google_cloud_pipeline_components has the same two.
+PROJECT, LOCATION = "{{$.pipeline_google_cloud_project_id}}", "{{$.pipeline_google_cloud_location}}"
 
 
 def build(
@@ -32,17 +35,19 @@ def build(
             and `training` as an earlier run left them.
         resources: what each step asks of Vertex AI (default: `pipelines.resources.DEFAULTS`).
         local_code_version: for a run on this machine: takes the place of the images' digests in the cache's key,
-            and leaves out requests and retries, which mean nothing here.
+            and leaves out requests and retries, which mean nothing here, and the steps of the cloud.
 
     Returns:
         The KFP pipeline; `.pipeline_spec` is its compiled form.
     """
     wanted = resources or DEFAULTS
     given = earlier or {}
+    in_cloud, asked = not local_code_version, wanted["train"]
+    train = as_custom_job(train_mil, "train", asked) if in_cloud and asked.is_custom_job else train_mil
 
     def place(task: Any, step: str) -> Any:
         task.set_display_name(step)
-        if local_code_version:
+        if not in_cloud:
             task.set_env_variable("BAGLINE_CODE_VERSION", local_code_version)
         else:
             apply_resources(task, wanted[step])
@@ -73,7 +78,7 @@ def build(
         mpp: float = 0.5,
         level: int = 0,
         stride: int = 0,
-        min_tissue: float = 0.003,
+        min_tissue: float = 0.005,
         max_pen: float = 0.02,
         max_fold: float = 1.0,
         min_sharpness: float = 0.0,
@@ -91,6 +96,7 @@ def build(
         runner: str = "DirectRunner",
         workers: int = 1,
         beam_options: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
+        dataflow: dict = {},  # type: ignore[type-arg]  # noqa: B006
         max_blank_share: float = 0.5,
         blank_deviation: float = 6.0,
         max_duplicates_across_splits: int = 0,
@@ -119,12 +125,20 @@ def build(
         class_weights: str = "balanced",
         cache_mb: int = 1024,
         mixed_precision: bool = False,
+        grid: list = [],  # type: ignore[type-arg]  # noqa: B006 - as above
         checkpoint_dir: str = "",
         bootstrap_samples: int = 1000,
         gate_metric: str = "auc",
         gate_split: str = "test",
         gate_threshold: float = 0.0,
         previous_metrics: str = "",
+        calibration: str = "temperature",
+        threshold_rule: str = "youden",
+        wanted_sensitivity: float = 0.95,
+        register_as: str = "",
+        register_image: str = "",
+        register_blessing: str = "not_worse",
+        register_labels: dict = {},  # type: ignore[type-arg]  # noqa: B006
     ) -> None:
         made: dict[str, Any] = {}
         if "split" in steps:
@@ -170,8 +184,15 @@ def build(
                 runner=runner,
                 workers=workers,
                 beam_options=beam_options,
+                dataflow=dataflow,
             )
-            made["records"] = place(task, "tile").outputs["records"]
+            tiled = place(task, "tile").outputs
+            made["records"] = tiled["records"]
+            if not local_code_version:
+                # Here a job on Dataflow is only started; the waiting costs a small machine, not this one.
+                task.set_env_variable("BAGLINE_LAUNCH_ONLY", "1")
+                task = await_tiling(tiled=tiled["records"], gcp_resources=tiled["gcp_resources"])
+                made["records"] = place(task, "wait").outputs["records"]
         if "validate" in steps:
             task = validate_records(
                 records=made.get("records") or bring("records", dsl.Dataset),
@@ -189,7 +210,7 @@ def build(
             made["records"], made["validation"] = checked["dataset"], checked["validation"]
         if "train" in steps:
             made["records"] = made.get("records") or bring("records", dsl.Dataset)
-            task = train_mil(
+            task = train(
                 dataset=made["records"],
                 head=head,
                 encoder=encoder,
@@ -212,6 +233,7 @@ def build(
                 cache_mb=cache_mb,
                 mixed_precision=mixed_precision,
                 seed=seed,
+                grid=grid,
                 checkpoint_dir=checkpoint_dir,
             )
             trained = place(task, "train").outputs
@@ -227,8 +249,24 @@ def build(
                 gate_split=gate_split,
                 gate_threshold=gate_threshold,
                 previous_metrics=previous_metrics,
+                calibration=calibration,
+                threshold_rule=threshold_rule,
+                wanted_sensitivity=wanted_sensitivity,
                 seed=seed,
             )
-            place(task, "evaluate")
+            made["evaluation"] = place(task, "evaluate").outputs["evaluation"]
+        if "register" in steps and "evaluation" in made and in_cloud:
+            task = register_model(
+                model=made["model"],
+                evaluation=made["evaluation"],
+                dataset=made["records"],
+                project=PROJECT,
+                location=LOCATION,
+                register_as=register_as,
+                register_image=register_image,
+                register_blessing=register_blessing,
+                register_labels=register_labels,
+            )
+            place(task, "register")
 
     return whole_slide

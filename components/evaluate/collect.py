@@ -5,19 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from components.evaluate.attention import MaskAgreement, TopTile, TopTiles
-from components.evaluate.heatmaps import (
-    SlideTiles,
-    add_legend,
-    blank_canvas,
-    encode_png,
-    load_thumbnail,
-    overlay_attention,
-    split_by_slide,
-    write_geojson,
-)
-from components.evaluate.pictures import draw_tile_grid
 from components.evaluate.predictions import AttendedSlide, Prediction, sort_predictions
+from components.explain.attention import MaskAgreement, TopTile, TopTiles
+from components.explain.heatmaps import SlideTiles, load_thumbnail, split_by_slide, write_heatmap
+from components.explain.pictures import draw_tile_grid
 from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.errors import WorkError
@@ -122,17 +113,8 @@ class Collector:
 
     def _write_heatmap(self, image_id: str, tiles: SlideTiles | None) -> None:
         self._mapped.add(image_id)
-        thumbnail = self._thumbnails.get(image_id)
-        write_geojson(storage.join(self.out, "heatmaps", f"{image_id}.geojson"), tiles)
-        if thumbnail is not None:
-            picture, downsample = load_thumbnail(self.dataset.root, thumbnail), thumbnail.downsample
-        elif tiles is not None:
-            picture, downsample = blank_canvas(tiles)
-        else:
-            return
-        if tiles is not None:
-            picture = overlay_attention(picture, tiles, downsample)
-        storage.write_bytes(storage.join(self.out, "heatmaps", f"{image_id}.png"), encode_png(add_legend(picture)))
+        folder = storage.join(self.out, "heatmaps")
+        write_heatmap(folder, image_id, tiles, self.dataset.root, self._thumbnails.get(image_id))
 
     def _add_to_gallery(self, image_id: str, tiles: SlideTiles | None) -> None:
         thumbnail = self._thumbnails[image_id]

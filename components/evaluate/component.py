@@ -13,11 +13,15 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     roc: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
+    split_table: dsl.Input[dsl.Dataset] = None,
     bootstrap_samples: int = 1000,
     gate_metric: str = "auc",
     gate_split: str = "test",
     gate_threshold: float = 0.0,
     previous_metrics: str = "",
+    calibration: str = "temperature",
+    threshold_rule: str = "youden",
+    wanted_sensitivity: float = 0.95,
     seed: int = 0,
 ) -> None:
     """Metrics, predictions, heatmaps, the run report, and whether the model is blessed."""
@@ -32,12 +36,16 @@ def evaluate(
         evaluation.path,
         training_dir=training.path,
         validation=validation.path,
+        split_table=split_table.path if split_table else "",
         parameters=EvaluationParameters(
             bootstrap_samples=bootstrap_samples,
             gate_metric=gate_metric,
             gate_split=gate_split,
             gate_threshold=gate_threshold,
             previous_metrics=previous_metrics,
+            calibration=calibration,
+            threshold_rule=threshold_rule,
+            wanted_sensitivity=wanted_sensitivity,
             seed=seed,
         ),
     )

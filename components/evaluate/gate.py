@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from components.evaluate.metrics import LOWER_IS_BETTER, METRICS
 from components.records import storage
 from components.records.errors import InputError
 from components.records.schema import SPLITS
+from components.statistics.metrics import LOWER_IS_BETTER, METRICS
 
 
 @dataclass(frozen=True)

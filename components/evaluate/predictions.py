@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from components.evaluate.metrics import Array, Indices, normalise_probabilities
 from components.records import storage
 from components.records.schema import SPLITS
+from components.statistics.metrics import Array, Indices, normalise_probabilities
 
 
 @dataclass(frozen=True)
@@ -40,21 +41,35 @@ class Prediction:
 
 
 def sort_predictions(predictions: list[Prediction]) -> list[Prediction]:
-    """By split (train, val, test), then by patient id."""
-    return sorted(predictions, key=lambda p: (SPLITS.index(p.split), p.patient_id))
+    """By split (train, val, test, none), then by patient id."""
+    order = {split: number for number, split in enumerate((*SPLITS, ""))}
+    return sorted(predictions, key=lambda p: (order[p.split], p.patient_id))
 
 
-def write_predictions(path: str, predictions: list[Prediction], labels: tuple[str, ...]) -> None:
-    """Writes `patient_id,label,split,prob_<class>…`, sorted.
+def write_predictions(
+    path: str, predictions: list[Prediction], labels: tuple[str, ...], calibrated: Mapping[str, Sequence[float]]
+) -> None:
+    """Writes `patient_id,label,split,prob_<class>…`, sorted; where there are any, `calibrated_<class>…` after them.
 
-    Probabilities have nine significant digits, which is float32 exactly. Patients without a tile are not in it:
-    there is nothing to predict from.
+    `prob_<class>` is what the model in the run's folder says by itself, so that anybody who loads it gets the same
+    numbers. Probabilities have nine significant digits, which is float32 exactly. Patients without a tile are not in
+    it: there is nothing to predict from.
+
+    Args:
+        path: the CSV.
+        predictions: of all splits.
+        labels: in index order.
+        calibrated: patient id → calibrated probabilities; empty without a calibration.
     """
+    columns = ["patient_id", "label", "split", *(f"prob_{label}" for label in labels)]
+    if calibrated:
+        columns += [f"calibrated_{label}" for label in labels]
     with storage.open_atomic(path, "w") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["patient_id", "label", "split", *(f"prob_{label}" for label in labels)])
+        writer.writerow(columns)
         for p in sort_predictions(predictions):
-            writer.writerow([p.patient_id, p.label, p.split, *(f"{value:.9g}" for value in p.probabilities)])
+            values = [*p.probabilities, *calibrated.get(p.patient_id, ())]
+            writer.writerow([p.patient_id, p.label, p.split, *(f"{value:.9g}" for value in values)])
 
 
 def as_arrays(predictions: list[Prediction], labels: tuple[str, ...]) -> tuple[Indices, Array]:

@@ -7,9 +7,8 @@ from typing import Any
 
 import jinja2
 
-from components.evaluate.charts import draw_calibration, draw_roc, draw_tile_counts
 from components.evaluate.collect import Collection
-from components.evaluate.curves import Curves
+from components.evaluate.report_confidence import describe_confidence
 from components.evaluate.report_patients import describe_patients, describe_top_tiles
 from components.evaluate.report_steps import (
     describe_split_table,
@@ -17,10 +16,13 @@ from components.evaluate.report_steps import (
     describe_training,
     describe_validation,
 )
+from components.explain.page import read_style
 from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.provenance import code_version
 from components.records.schema import SPLITS
+from components.statistics.charts import draw_roc, draw_tile_counts
+from components.statistics.curves import Curves
 
 _NAMES = {
     "auc": ("AUC", "share of patient pairs in the right order; 0.5 is chance"),
@@ -36,6 +38,7 @@ _NAMES = {
     ),
     "brier": ("Brier score", "mean squared error of the probability; lower is better"),
     "ece": ("Calibration error", "ECE, 10 bins: how far probabilities are from what happens; lower is better"),
+    "ece_adaptive": ("Adaptive calibration error", "the same with equally many patients a bin; lower is better"),
 }
 _SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
 
@@ -78,7 +81,7 @@ def write_report(
     tiling = describe_tiling(dataset)
     validated = describe_validation(validation)
     page = environment.get_template("report.html.j2").render(
-        style=(here / "report.css").read_text(encoding="utf-8"),
+        style=read_style(),
         facts=_facts(dataset, model_dir, tiling, validated),
         totals={
             "patients": len(dataset.patients()),
@@ -100,7 +103,7 @@ def write_report(
         metrics=_metrics_table(metrics),
         attention=metrics["attention"],
         roc=draw_roc(curves),
-        calibration=draw_calibration(curves),
+        confidence=describe_confidence(metrics, curves),
         confusion=_confusion(curves),
         patients=describe_patients(dataset, found, heatmaps),
         top_tiles=describe_top_tiles(found),

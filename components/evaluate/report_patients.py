@@ -8,12 +8,12 @@ from typing import Any
 from PIL import Image
 
 from components.evaluate.collect import Collection
-from components.evaluate.heatmaps import load_thumbnail
-from components.evaluate.metrics import SMALLEST_PROBABILITY
-from components.evaluate.pictures import crop_around, data_uri, heatmap_uri, read_tile
 from components.evaluate.predictions import Prediction
+from components.explain.heatmaps import load_thumbnail
+from components.explain.pictures import crop_around, data_uri, heatmap_uri, read_tile
 from components.records import storage
 from components.records.dataset import TiledDataset
+from components.statistics.metrics import SMALLEST_PROBABILITY
 
 _SHOWN_PATIENTS = 3
 _SHOWN_SLIDES = 2

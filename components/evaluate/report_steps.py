@@ -7,11 +7,11 @@ import os
 from collections import Counter
 from typing import Any
 
-from components.evaluate.charts import draw_history
 from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.errors import name_first
 from components.records.schema import SPLITS
+from components.statistics.charts import draw_history
 
 _MOST_PROBLEMS = 40
 _MOST_CENTERS = 40

@@ -61,18 +61,19 @@ class BagPrediction:
 
 
 def predict_bags(
-    model: BagModel, dataset: TiledDataset, split: str | None = None, *, batch_tiles: int = 64
+    model: BagModel, dataset: TiledDataset, split: str | None = None, *, batch_tiles: int = 64, labelled: bool = True
 ) -> Iterator[BagPrediction]:
     """Every patient of a split (or of all) that has a tile, in manifest order.
 
     Tiles stream through the encoder in batches of `batch_tiles`, across patients; only the embeddings of the
-    current patient are held. The head then goes over them in pieces.
+    current patient are held. The head then goes over them in pieces. With `labelled` False the dataset's labels are
+    not looked at: new slides have none.
 
     Raises:
         InputError: the dataset's tile size or labels are not the model's.
         WorkError: a tile does not decode, or a part is missing or damaged.
     """
-    _check_match(model, dataset)
+    _check_match(model, dataset, labelled)
     bags = index_bags(dataset, split)
     encode = tf.function(lambda tiles: model.encoder(tiles, training=False), reduce_retracing=True)
     waiting: list[dict[str, NDArray[Any]]] = []
@@ -90,14 +91,14 @@ def predict_bags(
             at += 1
 
 
-def _check_match(model: BagModel, dataset: TiledDataset) -> None:
+def _check_match(model: BagModel, dataset: TiledDataset, labelled: bool) -> None:
     if model.tile_px != dataset.schema.tile_px:
         raise InputError(
             f"tiles are {dataset.schema.tile_px} px, the model takes {model.tile_px} px",
             where=dataset.root,
             mend=f"tile with --tile-px {model.tile_px}, or train on these tiles",
         )
-    if set(dataset.schema.labels) - set(model.label_names):
+    if labelled and set(dataset.schema.labels) - set(model.label_names):
         raise InputError(
             f"labels {', '.join(dataset.schema.labels)} are not the model's {', '.join(model.label_names)}",
             where=dataset.root,

@@ -159,13 +159,14 @@ class BlockStore:
     def _checked(self, stored: bytes, level: int, row: int, column: int) -> bytes:
         try:
             header = self._header(stored, level, row, column)
-            reason = find_damage(stored, header)
+            decoded = self._verify or is_doubtful(stored, header)
+            reason = find_cut(stored, header) if decoded else find_damage(stored, header)
             if reason:
                 raise StreamError(reason)
             complete = complete_stream(stored, header)
-            if self._verify or is_doubtful(stored, header):
-                # What decoders find wrong they find in the coded data, which a small picture needs no less of.
-                decode_stream(complete, self._smallest(level))
+            if decoded:
+                # What decoders find wrong they find in the coded data, all of which a small grey picture needs too.
+                decode_stream(complete, self._smallest(level), "GRAY")
         except StreamError as error:
             raise self._damaged(level, row, column, error) from error
         return complete
@@ -230,15 +231,15 @@ def _in_pieces(
         yield from zip(some, read_ranges(source, [ranges[index] for index in some]), strict=True)
 
 
-def decode_stream(stream: bytes, size: tuple[int, int] | None) -> Picture:
-    """RGB of a complete JPEG, at the least scale that has `size` (width, height) where it is given.
+def decode_stream(stream: bytes, size: tuple[int, int] | None, colours: str = "RGB") -> Picture:
+    """RGB (or GRAY) of a complete JPEG, at the least scale that has `size` (width, height) where it is given.
 
     Raises:
         StreamError: it can't be decoded, or only with guesses: what decoders pass over with a warning is an error here.
     """
     width, height = size or (0, 0)
     try:
-        picture: Picture = simplejpeg.decode_jpeg(stream, "RGB", min_width=width, min_height=height, strict=True)
+        picture: Picture = simplejpeg.decode_jpeg(stream, colours, min_width=width, min_height=height, strict=True)
     except ValueError as error:
         raise StreamError(f"its JPEG can't be decoded: {error}") from error
     return picture

@@ -90,30 +90,58 @@ def _unpack(stored: Any, start: Any, stop: Any, words: Any, base: Any) -> Any:
     """Takes the zero after each 0xFF out of coded bytes, packs them into words, and returns how many bits they are."""
     at = start
     count = 0
-    word = np.uint32(0)
+    held = np.uint64(0)
     while at < stop:
+        if at + 4 <= stop:
+            four = (
+                (np.uint32(stored[at]) << np.uint32(24)) | (np.uint32(stored[at + 1]) << np.uint32(16))
+                | (np.uint32(stored[at + 2]) << np.uint32(8)) | np.uint32(stored[at + 3])
+            )  # fmt: skip
+            if not _holds_255(four):
+                held = (held << _32) | np.uint64(four)
+                words[base + (count >> 2)] = np.uint32(held >> np.uint64(8 * (count & 3)))
+                count += 4
+                at += 4
+                continue
         byte = stored[at]
         at += 1
         if byte == 255:
             if at >= stop or stored[at] != 0:
                 return -1
             at += 1
-        word = np.uint32(word << np.uint32(8)) | np.uint32(byte)
+        held = (held << np.uint64(8)) | np.uint64(byte)
         count += 1
         if count & 3 == 0:
-            words[base + (count >> 2) - 1] = word
+            words[base + (count >> 2) - 1] = np.uint32(held)
     rest = -count & 3
     if rest:
-        words[base + (count >> 2)] = np.uint32(word << np.uint32(8 * rest))
+        words[base + (count >> 2)] = np.uint32(held << np.uint64(8 * rest))
     return 8 * count
+
+
+@_compiled
+def _holds_255(four: Any) -> Any:
+    """Whether any of the four bytes of a uint32 is 255: one of its complement is zero."""
+    return (~four - np.uint32(0x01010101)) & four & np.uint32(0x80808080) != 0
 
 
 @_compiled
 def _pack(words: Any, count: Any, packed: Any) -> Any:
     """The first `count` bytes of words, a zero after each 0xFF; returns how many bytes that makes."""
     out = 0
-    for at in range(count):
-        byte = np.uint8((words[at >> 2] >> np.uint32(24 - 8 * (at & 3))) & np.uint32(255))
+    at = 0
+    while at < count:
+        word = words[at >> 2]
+        if at & 3 == 0 and at + 4 <= count and not _holds_255(word):
+            packed[out] = np.uint8(word >> np.uint32(24))
+            packed[out + 1] = np.uint8((word >> np.uint32(16)) & np.uint32(255))
+            packed[out + 2] = np.uint8((word >> np.uint32(8)) & np.uint32(255))
+            packed[out + 3] = np.uint8(word & np.uint32(255))
+            out += 4
+            at += 4
+            continue
+        byte = np.uint8((word >> np.uint32(24 - 8 * (at & 3))) & np.uint32(255))
+        at += 1
         packed[out] = byte
         out += 1
         if byte == 255:
@@ -186,6 +214,22 @@ def _put(joined: Any, state: Any, piece: Any, count: Any) -> None:
 
 
 @_compiled
+def _copy_words(joined: Any, state: Any, words: Any, base: Any, position: Any, end: Any) -> Any:
+    """Appends as many times 32 bits as lie before `end`, and returns where it stopped; state: as in `_put`."""
+    held = state[0]
+    filled = np.uint64(64) - state[1]
+    out = np.int64(state[2])
+    while position + 32 <= end:
+        held |= (_window(words, base, position) >> _32) << (_32 - filled)
+        joined[out] = np.uint32(held >> _32)
+        held <<= _32
+        out += 1
+        position += 32
+    state[0], state[2] = held, np.uint64(out)
+    return position
+
+
+@_compiled
 def _copy_rows(words: Any, bases: Any, spans: Any, across: Any, dc_code: Any, dc_length: Any, joined: Any) -> Any:
     """Copies the blocks' rows of MCUs into the order of the joined picture, with the DC differences that hold there.
 
@@ -218,10 +262,10 @@ def _copy_rows(words: Any, bases: Any, spans: Any, across: Any, dc_code: Any, dc
                 value = difference if difference >= 0 else difference + (1 << size) - 1
                 _put(joined, state, (dc_code[c, size] << np.uint64(size)) | np.uint64(value), dc_length[c, size] + size)
                 position, end = spans[block, row, c, 0], spans[block, row, c, 1]
-                while position < end:
-                    count = min(32, end - position)
+                position = _copy_words(joined, state, words, bases[block], position, end)
+                if position < end:
+                    count = end - position
                     _put(joined, state, _window(words, bases[block], position) >> np.uint64(64 - count), count)
-                    position += count
     free = np.int64(state[1])
     fill = free % 8
     _put(joined, state, (np.uint64(1) << np.uint64(fill)) - np.uint64(1), fill)

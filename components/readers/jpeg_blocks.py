@@ -101,8 +101,8 @@ class JpegBlockReader:
     def stored_block(self, x: int, y: int, level: int, width: int, height: int) -> bytes | None:
         """The complete JPEG of exactly these px without a second coding, or None where the file stores no such blocks.
 
-        Several whole blocks are joined without loss where their tables allow it. Decoders that interpolate chroma give
-        the px beside a seam inside a joined, chroma-subsampled JPEG colours that differ from those of the blocks alone.
+        Several whole blocks are joined where their tables allow it; no coefficient changes. Where the joined JPEG
+        `shares_chroma`, decoders give the px beside its seams other colours than in the blocks alone.
 
         Raises:
             SlideError: a block is damaged or lies beyond the file's end.

@@ -6,6 +6,7 @@ its photometric tag what the components are, where a decoder goes by the JFIF an
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB,
 _APP0, _APP14, _SOS, _DQT, _DHT, _DRI, _COMMENT = 0xE0, 0xEE, 0xDA, 0xDB, 0xC4, 0xDD, 0xFE
 # Longer than any run of zeros that coefficients coded with the usual tables make; a hole in a file is one.
 _HOLE = bytes(64)
+_MARKER = re.compile(rb"\xff[^\x00]")
 
 
 class StreamError(ValueError):
@@ -153,8 +155,8 @@ def find_damage(stream: bytes, header: Header) -> str | None:
     if reason or header.frame.restart_interval or not header.frame.sequential:
         return reason
     body, stop = len(header.stored), stream.rfind(_EOI)
-    # Inside the data 0xFF stands before a zero only.
-    if stream.count(b"\xff", body, stop) != stream.count(b"\xff\x00", body, stop):
+    # Inside the data 0xFF stands before a zero only; of its last byte the end's own 0xFF is seen too.
+    if _MARKER.search(stream, body, stop + 1):
         return "its JPEG has a marker inside its data"
     return None
 
@@ -173,6 +175,17 @@ def complete_stream(stream: bytes, header: Header) -> bytes:
     """The stream as one standard JPEG that stands alone; what follows its EOI is left out."""
     stop = len(stream) if stream.endswith(_EOI) else stream.rfind(_EOI) + 2
     return header.complete + stream[len(header.stored) : stop]
+
+
+def shares_chroma(stream: bytes) -> bool:
+    """Whether several luma samples of a complete JPEG share a chroma sample, so that decoders interpolate colours.
+
+    Raises:
+        StreamError: it is damaged.
+    """
+    frames = [segment for marker, segment in _segments(stream, stop=_SOS) if marker in _FRAMES]
+    sampling = [frames[0][at + 1] for at in range(10, len(frames[0]) - 2, 3)] if frames else []
+    return len(set(sampling)) > 1
 
 
 def _says_ycbcr(segments: list[tuple[int, bytes]], frame: Frame) -> bool:

@@ -10,12 +10,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import tempfile
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.records import storage
-from components.records.errors import InputError, WorkError
+from components.records.errors import InputError, WorkError, name_first
 from components.records.ledger import LedgerEntry, read_ledger
 from components.records.manifest import Manifest, Row, read_manifest
 from components.records.schema import DatasetSchema
@@ -46,7 +49,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class RecordSpan:
-    """Where the serialised Example of one tile lies: absolute file path, byte offset, byte length."""
+    """Where the serialised Example of one tile lies: path of a file on disk, byte offset, byte length."""
 
     path: str
     offset: int
@@ -56,16 +59,24 @@ class RecordSpan:
 class TiledDataset:
     """A finished tiling output, opened for reading.
 
+    Args:
+        root: its folder.
+        split_table: a manifest of the same slides whose `split` counts instead of that of `split.csv`, such as a
+            fold's; a row without a split is in none. Empty for `split.csv`.
+
     Raises:
-        InputError: `root` holds no tiled dataset, or one of another schema version.
+        InputError: `root` holds no tiled dataset, or one of another schema version; the split table is of other slides.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, split_table: str = "") -> None:
         self.root = str(root)
+        self._fetched: tempfile.TemporaryDirectory[str] | None = None
         if storage.stat(self.path("schema.json")) is None:
             raise InputError("holds no tiled records", where=self.root, mend="run `bagline tile` into it first")
         self.schema = DatasetSchema.load(self.path("schema.json"))
         self.manifest: Manifest = read_manifest(self.path("split.csv"))
+        if split_table:
+            self.manifest = _read_split_table(split_table, self.manifest)
         parts = self.path("parts.json")
         try:
             self.parts = [Part(**part) for part in storage.read_json(parts)]
@@ -102,6 +113,8 @@ class TiledDataset:
     def spans(self, image_id: str) -> list[RecordSpan]:
         """Where each record of a slide lies, in part and file order; reads the record headers only.
 
+        The parts of a dataset in a bucket are fetched to this machine's disk, each once; they stay as long as this.
+
         Raises:
             WorkError: a part is missing, cut off, or holds another number of records than it should.
         """
@@ -109,9 +122,7 @@ class TiledDataset:
         for part in self.parts:
             if part.image_id != image_id:
                 continue
-            path = self.path(*part.path.split("/"))
-            if not os.path.exists(path):
-                raise WorkError("is missing", where=path, mend="run the tiling step again")
+            path = self._part_on_disk(part)
             found = index_tfrecord(path)
             if len(found) != part.tiles:
                 raise WorkError(
@@ -119,6 +130,37 @@ class TiledDataset:
                 )
             spans += [RecordSpan(path, offset, length) for offset, length in found]
         return spans
+
+    def _part_on_disk(self, part: Part) -> str:
+        path = self.path(*part.path.split("/"))
+        if not storage.is_remote(path):
+            if not os.path.exists(path):
+                raise WorkError("is missing", where=path, mend="run the tiling step again")
+            return path
+        if self._fetched is None:
+            self._fetched = tempfile.TemporaryDirectory(prefix="bagline-records-")
+        target = os.path.join(self._fetched.name, *part.path.split("/"))
+        if not os.path.exists(target):
+            with contextlib.ExitStack() as stack:
+                try:
+                    source = stack.enter_context(storage.open_stream(path))
+                except FileNotFoundError:
+                    raise WorkError("is missing", where=path, mend="run the tiling step again") from None
+                shutil.copyfileobj(source, stack.enter_context(storage.open_atomic(target)), 8 << 20)
+        return target
+
+
+def _read_split_table(path: str, tiled: Manifest) -> Manifest:
+    table = read_manifest(path)
+    wanted, found = ({row.image_id: (row.patient_id, row.label) for row in m.rows} for m in (tiled, table))
+    other = sorted(image_id for image_id in wanted.keys() | found.keys() if wanted.get(image_id) != found.get(image_id))
+    if other:
+        raise InputError(
+            f"is not a split of the tiled slides: {name_first(other)} missing, new, or of another patient or label",
+            where=path,
+            mend="split the manifest that was tiled",
+        )
+    return table
 
 
 def write_parts(root: str, parts: list[Part]) -> None:

@@ -15,9 +15,14 @@ from typing import Any
 from components.records.errors import WorkError
 
 Value = int | float | bytes | str
+_SMALL = [bytes([number]) for number in range(0x80)]
 
 
 def _varint(number: int) -> bytes:
+    if 0 <= number < 0x80:
+        return _SMALL[number]
+    if 0 < number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
     number &= 0xFFFFFFFFFFFFFFFF
     out = bytearray()
     while number > 0x7F:
@@ -41,18 +46,38 @@ def encode_feature(name: str, value: Value) -> bytes:
     """
     if isinstance(value, str):
         value = value.encode("utf-8")
-    feature = _field(1, _field(1, value)) if isinstance(value, bytes) else _encode_number(name, value)
-    return _field(1, _field(1, name.encode("utf-8")) + _field(2, feature))
+    named = _encode_name(name)
+    if not isinstance(value, bytes):
+        named += _field(2, _encode_number(name, value))
+        return b"\x0a" + _varint(len(named)) + named
+    # Lengths from the inside out, so that a picture's bytes are copied once.
+    one = b"\x0a" + _varint(len(value))
+    listed = b"\x0a" + _varint(len(one) + len(value)) + one
+    head = named + b"\x12" + _varint(len(listed) + len(value)) + listed
+    return b"".join((b"\x0a", _varint(len(head) + len(value)), head, value))
+
+
+@functools.cache
+def _encode_name(name: str) -> bytes:
+    return _field(1, name.encode("utf-8"))
 
 
 def _encode_number(name: str, value: Any) -> bytes:
-    if isinstance(value, numbers.Integral):
+    # The exact types first: to ask whether a value is any kind of number takes longer than to encode it.
+    if type(value) is float:
+        return _float_feature(value)
+    if type(value) is int or isinstance(value, numbers.Integral):
         if not -(1 << 63) <= int(value) < 1 << 63:
             raise OverflowError(f"{name} {value} does not fit int64")
-        return _field(3, _field(1, _varint(int(value))))
+        digits = _varint(int(value))
+        return bytes((0x1A, len(digits) + 2, 0x0A, len(digits))) + digits
     if isinstance(value, numbers.Real):
-        return _field(2, _field(1, struct.pack("<f", value)))
+        return _float_feature(value)
     raise TypeError(f"{name} is {type(value).__name__}, no value of a record")
+
+
+def _float_feature(value: Any) -> bytes:
+    return b"\x12\x06\x0a\x04" + struct.pack("<f", value)
 
 
 def encode_features(features: Mapping[str, Value]) -> bytes:
@@ -62,7 +87,7 @@ def encode_features(features: Mapping[str, Value]) -> bytes:
 
 def encode_example(*entries: bytes) -> bytes:
     """A whole `tf.train.Example` of entries from `encode_features`."""
-    return _field(1, b"".join(entries))
+    return b"".join((b"\x0a", _varint(sum(map(len, entries))), *entries))
 
 
 @functools.cache

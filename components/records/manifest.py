@@ -19,6 +19,10 @@ from components.records.schema import SPLITS
 REQUIRED_COLUMNS = ("image_id", "patient_id", "label")
 OPTIONAL_COLUMNS = ("center_id", "image_num", "image_path", "mask_path", "mpp", "split")
 
+UNKNOWN_LABEL = "unknown"
+# An image id becomes part of file names: `<id>-00000.tfrecord` is the longest, written as `.<name>.xxxxxxxx.tmp` first.
+LONGEST_ID_BYTES = 220
+
 _KNOWN_COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 _SPLIT_CELLS = frozenset(("", *SPLITS))
 _LISTED_PROBLEMS = 10_000
@@ -75,7 +79,7 @@ def _parse_mpp(text: str) -> float | None:
     return value
 
 
-def scan_manifest(path: str) -> tuple[Manifest, list[RowProblem]]:
+def scan_manifest(path: str, *, labelled: bool = True) -> tuple[Manifest, list[RowProblem]]:
     """Reads a manifest and returns what is wrong with its rows instead of raising it.
 
     For callers that add checks of their own and report everything together. Faulty rows are among
@@ -97,8 +101,8 @@ def scan_manifest(path: str) -> tuple[Manifest, list[RowProblem]]:
     del text
     try:
         header = [name.strip() for name in next(reader, [])]
-        _check_header(path, header)
-        rows, problems = _read_rows(reader, header)
+        _check_header(path, header, labelled)
+        rows, problems = _read_rows(reader, header, labelled)
     except csv.Error as error:
         raise InputError(f"line {reader.line_num} is not CSV ({error})", where=path, mend="correct the line") from None
     if not rows and not problems:
@@ -106,18 +110,24 @@ def scan_manifest(path: str) -> tuple[Manifest, list[RowProblem]]:
     return Manifest(str(path), tuple(rows), tuple(header), hashlib.sha256(content).hexdigest()), problems
 
 
-def read_manifest(path: str) -> Manifest:
+def read_manifest(path: str, *, labelled: bool = True) -> Manifest:
     r"""Reads a manifest (CSV, UTF-8 with or without BOM).
 
     Cells are stripped of blanks around them, those of columns that are only carried along are not.
-    Image ids become file names, so `/`, `\\`, control characters and a leading dot are refused in them.
+    Image ids become file names, so `/`, `\\`, control characters, a leading dot and more than 220 bytes are refused in
+    them.
+
+    Args:
+        path: the file.
+        labelled: every row needs a label; else a row without one is `UNKNOWN_LABEL`, and so is every row of a file
+            without that column.
 
     Raises:
         InputError: names every offending line at once: missing or doubled columns, rows of another
             length, empty or unusable ids, duplicate image ids, an mpp that is no positive number,
             a split that is none of train, val, test.
     """
-    manifest, problems = scan_manifest(path)
+    manifest, problems = scan_manifest(path, labelled=labelled)
     refuse_rows(path, problems)
     return manifest
 
@@ -134,8 +144,8 @@ def refuse_rows(path: str, problems: list[RowProblem]) -> None:
     raise InputError(shown, where=str(path), mend=", ".join(mends))
 
 
-def _check_header(path: str, header: list[str]) -> None:
-    missing = [name for name in REQUIRED_COLUMNS if name not in header]
+def _check_header(path: str, header: list[str], labelled: bool) -> None:
+    missing = [name for name in REQUIRED_COLUMNS if name not in header and (labelled or name != "label")]
     if missing:
         seen = f" (it has {', '.join(header)})" if header else ""
         raise InputError(f"lacks the column {', '.join(missing)}{seen}", where=path, mend="add it")
@@ -144,7 +154,11 @@ def _check_header(path: str, header: list[str]) -> None:
         raise InputError(f"has the column {', '.join(doubled)} twice", where=path, mend="remove one of the two")
 
 
-def _read_rows(reader: csv._reader, header: list[str]) -> tuple[list[Row], list[RowProblem]]:  # type: ignore[name-defined]
+def _read_rows(
+    reader: csv._reader,  # type: ignore[name-defined]
+    header: list[str],
+    labelled: bool,
+) -> tuple[list[Row], list[RowProblem]]:
     rows: list[Row] = []
     problems: list[RowProblem] = []
     first_line: dict[str, int] = {}
@@ -159,6 +173,8 @@ def _read_rows(reader: csv._reader, header: list[str]) -> tuple[list[Row], list[
             continue
         cells.append("")  # what a column that is absent holds
         values = [cells[place].strip() for place in places]
+        if not labelled and values[0] and not values[2]:
+            values[2] = UNKNOWN_LABEL
         found: list[RowProblem] = []
         if not _is_plain(values):
             if not any(cell.strip() for cell in cells):
@@ -198,6 +214,7 @@ def _is_plain(values: list[str]) -> bool:
         and label
         and not mpp
         and split in _SPLIT_CELLS
+        and len(image_id) <= LONGEST_ID_BYTES // 4
         and image_id[0] != "."
         and "/" not in image_id
         and "\\" not in image_id
@@ -211,6 +228,10 @@ def _row_problems(values: dict[str, str]) -> list[str]:
     image_id = values["image_id"]
     if image_id.startswith(".") or "/" in image_id or "\\" in image_id or not image_id.isprintable():
         problems.append(f"image_id {image_id!r} can't be a file name")
+    if (length := len(image_id.encode())) > LONGEST_ID_BYTES:
+        problems.append(
+            f"image_id {image_id[:32]!r}… is {length} bytes long, {LONGEST_ID_BYTES} is the most that fits a file name"
+        )
     for name in ("patient_id", "label", "center_id"):
         if not values[name].isprintable():
             problems.append(f"{name} holds a control character")

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
 from components.records.errors import InputError, WorkError
@@ -156,6 +156,28 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise InputError("may not be read", where=str(path), mend="check its permissions") from None
 
 
+def open_stream(path: str | os.PathLike[str]) -> IO[bytes]:
+    """A file or object, opened for reading with `read`, `seek` and `tell`; of an object 8 MiB are fetched at a time.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    if not is_remote(path):
+        return open(path, "rb")
+    blob = bucket(str(path)).get_blob(object_name(str(path)))
+    if blob is None:
+        raise FileNotFoundError(errno.ENOENT, "no such object", str(path))
+    return cast(IO[bytes], blob.open("rb", chunk_size=8 << 20))
+
+
+def has_file(root: str, suffix: str = "") -> bool:
+    """Whether there is any file below `root` whose name ends so; looks no further than the first."""
+    if not is_remote(root):
+        return os.path.isdir(root) and any(name.endswith(suffix) for name in list_files(root))
+    prefix = f"{object_name(root).rstrip('/')}/".lstrip("/")
+    return any(blob.name.endswith(suffix) for blob in bucket(root).list_blobs(prefix=prefix))
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """The JSON value stored at `path`; raises InputError where it is missing or malformed."""
     try:
@@ -189,17 +211,31 @@ def open_atomic(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[A
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     try:
-        with translate_os_errors(str(target)):
-            with open(handle, mode, **text) as stream:  # type: ignore[call-overload]
+        with open(handle, mode, **text) as stream:  # type: ignore[call-overload]
+            with _translate_stream_errors(str(target)):
                 yield stream
+            with translate_os_errors(str(target)):
                 stream.flush()
                 os.fsync(stream.fileno())
+        with translate_os_errors(str(target)):
             os.chmod(temporary, 0o644)
             os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def _translate_stream_errors(where: str) -> Iterator[None]:
+    """As `translate_os_errors`, for what the open stream refuses; an error that names a file is the caller's own."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        with translate_os_errors(where):
+            raise
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import IO
 
 import google_crc32c
 
+from components.records import storage
 from components.records.errors import WorkError
 
 _MASK_DELTA = 0xA282EAD8
@@ -57,9 +58,9 @@ def read_tfrecord(path: str | os.PathLike[str]) -> Iterator[bytes]:
         WorkError: a record is cut off or fails its checksum; names the file and byte.
     """
     where = str(path)
-    size = os.path.getsize(path)
-    with open(path, "rb") as stream:
-        position = 0
+    with storage.open_stream(path) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        position = stream.seek(0)
         while (length := read_header(stream, where, position)) is not None:
             if position + HEADER_BYTES + length + FOOTER_BYTES > size:
                 raise WorkError(f"the record at byte {position} is cut off", where=where, mend=_MEND)
@@ -78,10 +79,10 @@ def index_tfrecord(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
         WorkError: a header fails its checksum, or the last record is cut off.
     """
     where = str(path)
-    size = os.path.getsize(path)
     spans = []
-    with open(path, "rb") as stream:
-        position = 0
+    with storage.open_stream(path) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        position = stream.seek(0)
         while (length := read_header(stream, where, position)) is not None:
             end = position + HEADER_BYTES + length + FOOTER_BYTES
             if end > size:

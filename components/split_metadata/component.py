@@ -1,6 +1,11 @@
 """The KFP face of split_metadata."""
 
+from typing import Any
+
 from kfp import dsl
+
+from components.records.generated import define_function
+from components.split_metadata.options import fold_names
 
 
 @dsl.component(base_image="bagline-pipeline:python3.11", install_kfp_package=False)
@@ -64,3 +69,51 @@ def split_metadata(
                 same_content=summary.same_content,
             )
         )
+
+
+_FOLDS = '''
+def split_folds(
+    manifest: str,
+    images_root: str,
+    cohort: dsl.Output[dsl.Dataset],
+    split_table: dsl.Output[dsl.HTML],
+{outputs}
+    folds: int = {folds},
+    repeats: int = {repeats},
+    split_by: str = "patient",
+    test_share: float = 0.0,
+    seed: int = 0,
+    manifest_hash: str = "",
+    images_fingerprint: str = "",
+) -> None:
+    """Checks the manifest and gives every patient a split in every fold of every repeat."""
+    from components.records.provenance import artifact_metadata
+    from components.split_metadata.folds import split_folds as split
+
+    found = {{artifact.name: artifact for artifact in ({names},)}}
+    summary = split(
+        manifest,
+        images_root,
+        cohort.path,
+        split_table.path,
+        {{name: artifact.path for name, artifact in found.items()}},
+        folds=folds,
+        repeats=repeats,
+        split_by=split_by,
+        test_share=test_share,
+        seed=seed,
+        manifest_hash=manifest_hash,
+    )
+    facts = {{"manifest_hash": summary.manifest_hash, "patients": summary.patients, "slides": summary.slides}}
+    for artifact in (cohort, split_table, *found.values()):
+        artifact.metadata.update(artifact_metadata(**facts, held_out=summary.held_out))
+'''
+
+
+def define_split_folds(folds: int, repeats: int) -> Any:
+    """The component of one output a fold, named as `fold_names` does."""
+    names = fold_names(folds, repeats)
+    outputs = "\n".join(f"    {name}: dsl.Output[dsl.Dataset]," for name in names)
+    source = _FOLDS.format(outputs=outputs, names=", ".join(names), folds=folds, repeats=repeats)
+    function = define_function(source, "split_folds", {"dsl": dsl})
+    return dsl.component(function, base_image="bagline-pipeline:python3.11", install_kfp_package=False)

@@ -96,3 +96,8 @@ def _check_folds(folds: int, fold: int, with_val: bool, with_test: bool) -> None
         )
     if not 0 <= fold < folds:
         raise InputError(f"there is no fold {fold} of {folds}", where="fold", mend=f"choose 0 to {folds - 1}")
+
+
+def fold_names(folds: int, repeats: int) -> tuple[str, ...]:
+    """`r0_f0`, `r0_f1`, …: repeat by repeat."""
+    return tuple(f"r{repeat}_f{fold}" for repeat in range(repeats) for fold in range(folds))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 
+from components.records import storage
 from components.tile_images.lanes import NOWHERE, LaneLostError, LanePool
 from components.tile_images.parameters import TilingParameters
-from components.tile_images.plan import SlideTask
+from components.tile_images.plan import SlideTask, load_plan
 from components.tile_images.region import RegionTask, lose_region
 from components.tile_images.work import lose_slide, plan_or_record, tile_or_record
 
@@ -40,6 +42,26 @@ class Attempts:
                     return lose_slide(task, self._parameters, self._out, f"the reader {error}")
         raise AssertionError("unreachable")
 
+    def plan_and_begin(self, task: SlideTask, seconds: float) -> tuple[list[RegionTask], int, int]:
+        """Plans a slide, and where that fetched most of it from a bucket tiles it too, for so many seconds.
+
+        What was fetched lies on this worker's disk only: another worker would have to fetch it again.
+
+        Returns:
+            The regions that are left, and the tiles written and lost.
+
+        Raises:
+            BaglineError: the output can't be written.
+        """
+        end = time.monotonic() + seconds
+        regions = self.plan(task)
+        written = lost = 0
+        if regions and seconds and _was_fetched(task, self._out):
+            while regions and time.monotonic() < end:
+                done = self.tile(regions[0])
+                regions, written, lost = regions[1:], written + done[0], lost + done[1]
+        return regions, written, lost
+
     def tile(self, region: RegionTask) -> tuple[int, int]:
         """Tiles written and lost of a region; a tile at which the lane is lost is left out, recorded, by the next try.
 
@@ -62,3 +84,11 @@ class Attempts:
                     logger.warning("slide %s: a tile is lost, %s", region.slide.image_id, reason)
                     lost[at] = reason
         return 0, len(lose_region(region, self._out, reason).failed)
+
+
+def _was_fetched(task: SlideTask, out: str) -> bool:
+    """Whether planning fetched a good part of a slide's object, as it does of a flat one and of one that it copies."""
+    if not storage.is_remote(task.image):
+        return False
+    plan, info = load_plan(out, task.image_id), storage.stat(task.image)
+    return plan is not None and info is not None and plan.details.get("bytes_read", 0) * 4 > info.size

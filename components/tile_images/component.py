@@ -9,12 +9,13 @@ def tile_images(
     images_root: str,
     records: dsl.Output[dsl.Dataset],
     summary: dsl.Output[dsl.Metrics],
+    gcp_resources: dsl.OutputPath(str),  # type: ignore[valid-type]
     images_fingerprint: str = "",
     tile_px: int = 256,
     mpp: float = 0.5,
     level: int = 0,
     stride: int = 0,
-    min_tissue: float = 0.003,
+    min_tissue: float = 0.005,
     max_pen: float = 0.02,
     max_fold: float = 1.0,
     min_sharpness: float = 0.0,
@@ -33,12 +34,16 @@ def tile_images(
     runner: str = "DirectRunner",
     workers: int = 1,
     beam_options: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
+    dataflow: dict = {},  # type: ignore[type-arg]  # noqa: B006
 ) -> None:
-    """Cuts the slides of a split manifest into tiles, as TFRecords with a ledger."""
-    from components.records.storage import write_json
+    """Cuts the slides of a split manifest into tiles, as TFRecords with a ledger.
+
+    On Dataflow it starts the job, which `gcp_resources` names, and leaves the waiting to `await_tiling`.
+    """
+    from components.records.storage import write_json, write_text
     from components.tile_images.face import tile_into
 
-    records.metadata, totals = tile_into(
+    records.metadata, totals, started = tile_into(
         split_manifest.path,
         images_root,
         records.path,
@@ -46,6 +51,7 @@ def tile_images(
         runner=runner,
         workers=workers,
         beam_options=beam_options,
+        dataflow=dataflow,
         parameters={
             "tile_px": tile_px,
             "mpp": mpp,
@@ -69,6 +75,23 @@ def tile_images(
             "qc": qc,
         },
     )
+    write_text(gcp_resources, started)
+    summary.metadata.update(records.metadata)
     for name, value in totals.items():
         summary.log_metric(name, value)
     write_json(summary.path, totals)  # the local cache takes an artifact without a file for lost
+
+
+@dsl.container_component
+def await_tiling(
+    tiled: dsl.Input[dsl.Dataset],
+    gcp_resources: str,
+    records: dsl.Output[dsl.Dataset],
+    summary: dsl.Output[dsl.Metrics],
+) -> dsl.ContainerSpec:
+    """Waits for the Dataflow job that tiles, if there is one, and hands the finished records on."""
+    return dsl.ContainerSpec(
+        image="bagline-tiling:python3.11",
+        command=["python3", "-m", "components.tile_images.await_tiling"],
+        args=["--executor_input", "{{$}}"],
+    )

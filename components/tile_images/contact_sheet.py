@@ -21,6 +21,11 @@ _PICTURE_PX = 260
 _FILTERS = (("tiles_on_pen", "pen"), ("tiles_folded", "folds"), ("tiles_blurred", "blur"))
 _TROUBLE = ("failed", "partial", "empty")
 
+_BLUR_NOTE = (
+    "<p>Sheets are drawn before tiles are decoded, so they show tiles that were left out as blurred among those kept; "
+    "how many of each slide is told beside it and in the ledger.</p>"
+)
+
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1d2a33;--soft:#5d6b75;--line:#d9e0e5;--card:#fff;--page:#f5f7f8;
 --blue:#2a6f97;--red:#c8553d;--green:#5b8e7d}
@@ -83,6 +88,7 @@ def _page(entries: Sequence[LedgerEntry], shown: int, cards: list[str], number: 
     tiles = sum(entry.tiles for entry in entries)
     told = ", ".join(f"{count:,} {status}" for status, count in counts.items() if count)
     lost = [f"{sum(e.details.get(key, 0) for e in entries):,} to {name}" for key, name in _FILTERS]
+    blurred = any(entry.details.get("tiles_blurred") for entry in entries)
     some = "" if shown == len(entries) else f" Shown: {shown:,}, those with trouble first of all."
     links = "".join(
         f"<b>{page + 1}</b> " if page == number else f'<a href="{_page_name(page)}">{page + 1}</a>'
@@ -102,7 +108,7 @@ def _page(entries: Sequence[LedgerEntry], shown: int, cards: list[str], number: 
         '<meta name="viewport" content="width=device-width,initial-scale=1"><title>Tissue of every slide</title>'
         f"<style>{_STYLE}</style></head><body><main><h1>Tissue of every slide</h1>"
         f"<p>{len(entries):,} slides: {told}. {tiles:,} tiles kept; tiles with tissue lost {', '.join(lost)}.{some}</p>"
-        f'<p class="legend">{legend}</p>{f"<nav>{links}</nav>" if pages > 1 else ""}'
+        f'<p class="legend">{legend}</p>{_BLUR_NOTE if blurred else ""}{f"<nav>{links}</nav>" if pages > 1 else ""}'
         f'<div class="cards">{"".join(cards)}</div></main></body></html>\n'
     )
 

@@ -1,10 +1,12 @@
 """A tile's bytes: the stored blocks where they make up the tile, else its pixels, encoded once.
 
-`tile/lossless` is 1 for the stored pixels, untouched by a second lossy coding: a stored block as it is, several whole
-blocks joined at the level of their JPEG coefficients, and a PNG of a level's own pixels. A single block's pixels
-equal OpenSlide's. So do those of joined blocks without chroma subsampling; with it the coefficients are the stored
-ones, but decoders interpolate chroma across the seam between the blocks, so that the px next to it (0.6% of a tile
-of four 128-px blocks) come out up to about 14 of 255 apart from those of the blocks decoded one by one.
+`tile/lossless` is 1 for the stored pixels, which are OpenSlide's too: a stored block as it is, several whole blocks
+without chroma subsampling joined at the level of their JPEG coefficients, and a PNG of a level's own pixels.
+
+Blocks with chroma subsampling are joined in the same way, and nothing is coded again either. But decoders interpolate
+chroma across the seam between the blocks, so that the px next to it (1.6% of a tile of four 128-px blocks) come out up
+to about 14 of 255 apart from those of the blocks decoded one by one: such a tile has `tile/lossless` 0, and the ledger
+counts it in `tiles_joined`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from components.readers.jpeg_stream import shares_chroma
 from components.readers.protocol import Picture, SlideReader
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.scale import Scale
@@ -26,11 +29,17 @@ _REDUCTIONS = (2, 4, 8)
 
 @dataclass(frozen=True)
 class EncodedTile:
-    """A complete picture file; `lossless` is 1 where its pixels are the stored ones."""
+    """A complete picture file.
+
+    Attributes:
+        lossless: 1 where its pixels are the stored ones.
+        joined: 1 where it is several stored blocks, their coefficients untouched.
+    """
 
     content: bytes
     format: str
     lossless: int
+    joined: int = 0
 
 
 class TileEncoder:
@@ -43,6 +52,8 @@ class TileEncoder:
     def __init__(self, reader: SlideReader, scale: Scale, parameters: TilingParameters) -> None:
         self._reader, self._scale, self._parameters = reader, scale, parameters
         self._blocks = scale.native and parameters.tile_format == "jpeg"
+        sizes = getattr(reader, "block_sizes", None)
+        self._joins = sizes is not None and sizes[scale.level] != (parameters.tile_px, parameters.tile_px)
         ratio = scale.scale / scale.downsample
         self._reduction = round(ratio) if round(ratio) in _REDUCTIONS and abs(ratio - round(ratio)) < 1e-9 else 0
 
@@ -56,7 +67,7 @@ class TileEncoder:
         if self._blocks:
             block = self._reader.stored_block(x, y, scale.level, px, px)
             if block is not None:
-                return EncodedTile(block, "jpeg", 1)
+                return EncodedTile(block, "jpeg", int(not (self._joins and shares_chroma(block))), int(self._joins))
         picture = self.read_pixels(x, y)
         if self._parameters.tile_format == "png":
             content = io.BytesIO()

@@ -22,6 +22,7 @@ from components.tile_images.plan import SlidePlan, SlideTask, fail_plan, load_pl
 from components.tile_images.qc_sheet import FOLDER, sheet_path
 from components.tile_images.region import RegionResult, load_result, make_regions
 
+JOINED_REASON = "stored blocks joined, not coded again; not lossless: their chroma is smoothed across seams"
 COMMIT_FILES = ("schema.json", "parts.json", "summary.json", "ledger.jsonl", "failed_tiles.jsonl", "thumbnails.json")
 
 
@@ -34,6 +35,7 @@ class Outcome:
     failed_tiles: list[dict[str, Any]] = field(default_factory=list)
     thumbnails: dict[str, Thumbnail] = field(default_factory=dict)
     lossless: int = 0
+    joined: int = 0
     planned: int = 0
     blurred: int = 0
 
@@ -83,6 +85,7 @@ def add_slide(outcome: Outcome, task: SlideTask, parameters: TilingParameters, o
     outcome.blurred += blurred
     outcome.planned += plan.tiles
     outcome.lossless += sum(result.lossless for result in results)
+    outcome.joined += sum(result.joined for result in results)
     outcome.failed_tiles += [{"image_id": task.image_id, "x": x, "y": y, "reason": why} for x, y, why in failed]
     outcome.parts += [
         Part(result.part, task.image_id, task.split, result.tiles, result.bytes, result.sha256)
@@ -110,10 +113,13 @@ def add_slide(outcome: Outcome, task: SlideTask, parameters: TilingParameters, o
 
 
 def count_details(plan: SlidePlan, results: list[RegionResult]) -> dict[str, Any]:
-    """The plan's details, with what only its regions know: tiles left out as blurred, bytes fetched from a bucket."""
+    """The plan's details, with what only its regions know: tiles left out as blurred, tiles joined, bytes fetched."""
     if not plan.details:
         return {}
     details = {**plan.details, "tiles_blurred": sum(result.blurred for result in results)}
+    details["tiles_joined"] = joined = sum(result.joined for result in results)
+    if joined > sum(min(result.joined, result.lossless) for result in results):
+        details["joined_reason"] = JOINED_REASON
     if "bytes_read" in details:
         details["bytes_read"] += sum(result.bytes_read for result in results)
     return details
@@ -164,6 +170,7 @@ def summarise(outcome: Outcome, tasks: Sequence[SlideTask], manifest: Manifest) 
         "tiles_planned": outcome.planned,
         "tiles_blurred": outcome.blurred,
         "tiles_lossless": outcome.lossless,
+        "tiles_joined": outcome.joined,
         "parts": len(parts),
         "bytes": sum(part.bytes for part in parts),
         "splits": {

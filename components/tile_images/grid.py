@@ -15,6 +15,8 @@ from components.tile_images.scale import Scale
 TILE = np.dtype([("x", "<i4"), ("y", "<i4"), ("tissue", "<f4"), ("label", "i1")])
 NO_LABEL = -1
 Tiles = NDArray[np.void]
+# Px of a mask, and tiles, that are looked at together.
+_BAND_PX, _BAND_TILES = 1 << 17, 1 << 14
 
 
 def lay_axis(length: int, px: int, stride: int, scale: float) -> NDArray[np.int64]:
@@ -50,23 +52,37 @@ def lay_grid(width: int, height: int, scale: Scale, parameters: TilingParameters
 
 
 def measure_share(mask: NDArray[np.bool_], downsample: float, tiles: Tiles, side: int) -> NDArray[np.float32]:
-    """The share of each tile that a mask covers, 0–1, through an integral image.
+    """The share of each tile that a mask covers, 0–1, through integral images of bands of it.
 
     Args:
         mask: bool, shape [height, width], `downsample` level-0 px a px.
         downsample: of the mask.
-        tiles: records of `TILE`.
+        tiles: records of `TILE`, in rows from the top.
         side: level-0 px of a tile.
     """
+    shares = np.empty(len(tiles), np.float32)
+    width, start = mask.shape[1], 0
+    while start < len(tiles):
+        band = max(_BAND_PX // width * downsample, side)
+        stop = int(np.searchsorted(tiles["y"], tiles["y"][start] + band))
+        stop = min(max(stop, start + 1), start + _BAND_TILES)
+        shares[start:stop] = _measure_band(mask, downsample, tiles[start:stop], side)
+        start = stop
+    return shares
+
+
+def _measure_band(mask: NDArray[np.bool_], downsample: float, tiles: Tiles, side: int) -> NDArray[np.float64]:
     height, width = mask.shape
-    sums = np.zeros((height + 1, width + 1), np.int64)
-    np.cumsum(np.cumsum(mask, axis=0, dtype=np.int64), axis=1, out=sums[1:, 1:])
     left = np.clip(np.floor(tiles["x"] / downsample + 0.5).astype(np.int64), 0, width - 1)
     top = np.clip(np.floor(tiles["y"] / downsample + 0.5).astype(np.int64), 0, height - 1)
     right = np.clip(np.floor((tiles["x"] + side) / downsample + 0.5).astype(np.int64), left + 1, width)
     bottom = np.clip(np.floor((tiles["y"] + side) / downsample + 0.5).astype(np.int64), top + 1, height)
+    first, last = int(top.min()), int(bottom.max())
+    sums = np.zeros((last - first + 1, width + 1), np.int32)
+    np.cumsum(np.cumsum(mask[first:last], axis=0, dtype=np.int32), axis=1, out=sums[1:, 1:])
+    top, bottom = top - first, bottom - first
     covered = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-    return np.asarray(covered / ((bottom - top) * (right - left)), np.float32)
+    return np.asarray(covered / ((bottom - top) * (right - left)))
 
 
 def mark_labels(mask: NDArray[np.bool_], width: int, height: int, tiles: Tiles, side: int) -> NDArray[np.int8]:

@@ -5,23 +5,33 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from components.records import storage
 from components.records.errors import InputError
+from components.tile_images.lease import Lease
 
 
 @contextlib.contextmanager
-def hold_out(out: str) -> Iterator[None]:
-    """Holds `out` while the block runs; the kernel lets go of it when the process dies, however it dies.
+def hold_out(out: str) -> Iterator[Callable[[], None]]:
+    """Holds `out` while the block runs.
 
-    A file of its own, so that a caller that holds the folder by its own lock may tile into it. A bucket can't be held.
+    On disk the kernel lets go of it when the process dies, however it dies; it is a file of its own, so that a caller
+    that holds the folder by its own lock may tile into it. In a bucket it is an object that has to be kept (`Lease`).
+
+    Yields:
+        What raises WorkError where `out` is no longer held: to be called before what only its holder may write.
 
     Raises:
         InputError: another process tiles into it, or it can't be written.
     """
     if storage.is_remote(out):
-        yield
+        lease = Lease(out)
+        lease.acquire()
+        try:
+            yield lease.check
+        finally:
+            lease.release()
         return
     home = storage.join(out, ".tiling")
     with storage.translate_os_errors(out):
@@ -34,6 +44,6 @@ def hold_out(out: str) -> Iterator[None]:
             raise InputError(
                 "another run tiles into it now", where=out, mend="wait for it, or choose another --out"
             ) from None
-        yield
+        yield lambda: None
     finally:
         os.close(handle)

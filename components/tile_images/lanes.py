@@ -202,7 +202,9 @@ def serve(descriptor: int, mark_file: int, lifeline: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _own_mark = mmap.mmap(mark_file, _MARK.size)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
-    import components.tile_images.work  # noqa: F401 - what the first work item would otherwise wait for
+    # What the first work item would otherwise wait for.
+    import components.readers.openslide_reader
+    import components.tile_images.work  # noqa: F401
 
     pipe: Any = Connection(descriptor)
     with contextlib.suppress(EOFError, ConnectionError):

@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Mask = NDArray[np.bool_]
 Plane = NDArray[np.uint8]
+# What is made of a picture on the way to a mask takes many times its memory: it is made of so many px at a time.
+_BAND_PX = 1 << 17
+
+
+def cut_bands(shape: tuple[int, ...], halo: int, every: int = 1) -> Iterator[tuple[slice, slice, slice]]:
+    """Bands of rows in which a picture is worked through, in memory that does not depend on its height.
+
+    Args:
+        shape: height and width first.
+        halo: rows beyond a band that its own rows depend on.
+        every: a band begins at a multiple of it.
+
+    Yields:
+        The rows to look at, which of those are the band's own, and where the own ones lie in the picture.
+    """
+    height = shape[0]
+    step = max(_BAND_PX // max(shape[1], 1), 4 * halo, 1)
+    step += -step % every
+    for top in range(0, height, step):
+        start, stop = max(top - halo, 0), min(top + step, height)
+        yield slice(start, stop + halo), slice(top - start, stop - start), slice(top, stop)
+
+
+def reduce_picture(picture: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """The picture with boxes of `factor` × `factor` px averaged into one; those at the right and lower edge are cut.
+
+    Args:
+        picture: uint8, shape [height, width, 3] or [height, width].
+        factor: px; 1 gives the picture itself.
+    """
+    if factor == 1:
+        return picture
+    bands = cut_bands(picture.shape, 0, factor)
+    return np.concatenate([np.asarray(Image.fromarray(picture[own]).reduce(factor)) for _, _, own in bands])
 
 
 def spread(plane: NDArray[Any], radius: int, combine: Any) -> NDArray[Any]:
@@ -44,6 +80,13 @@ def shrink(mask: Mask, radius: int) -> Mask:
     return spread(mask, radius, np.logical_and)
 
 
+def close(mask: Mask, radius: int) -> Mask:
+    """The mask and its gaps that no square of (2 radius + 1)² px fits into."""
+    if radius < 1 or not mask.any():
+        return mask
+    return np.asarray(shrink(grow(mask, radius), radius) | mask)
+
+
 def value_range(plane: Plane) -> Plane:
     """The range of values within 3 × 3 px."""
     return np.asarray(spread(plane, 1, np.maximum) - spread(plane, 1, np.minimum))
@@ -76,7 +119,9 @@ def blur(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def clean(mask: Mask) -> Mask:
     """Closes gaps of up to 6 px, then lets the majority of 5 × 5 px decide, which removes specks."""
-    if not mask.any():
-        return mask
-    closed = shrink(grow(mask, 3), 3) | mask
-    return np.asarray(sum_box(closed.view(np.uint8), 2, np.uint8) > 12)
+    cleaned = np.zeros_like(mask)
+    for outer, inner, own in cut_bands(mask.shape, 3 + 3 + 2):
+        some = mask[outer]
+        if some.any():
+            cleaned[own] = (sum_box(close(some, 3).view(np.uint8), 2, np.uint8) > 12)[inner]
+    return cleaned

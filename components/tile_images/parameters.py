@@ -45,7 +45,7 @@ class TilingParameters:
     mpp: float = 0.5
     level: int = 0
     stride: int = 0
-    min_tissue: float = 0.003
+    min_tissue: float = 0.005
     max_pen: float = 0.02
     max_fold: float = 1.0
     min_sharpness: float = 0.0

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.tile_images.morphology import Mask, blur, grow, shrink, value_range
+from components.tile_images.morphology import Mask, blur, cut_bands, grow, reduce_picture, shrink, value_range
 
 SIDE = 1024
 _EVEN = 30
@@ -32,11 +32,7 @@ def find_pen(picture: NDArray[np.uint8], glass: NDArray[np.float32]) -> Mask:
     """
     height, width = picture.shape[:2]
     factor = math.ceil(max(height, width) / SIDE)
-    small = Image.fromarray(picture)
-    if factor > 1:
-        small = small.reduce(factor)
-    pixels = np.asarray(small)
-    solid = _find_solid(pixels, glass)
+    solid = _find_solid(reduce_picture(picture, factor), glass)
     if not solid.any():
         return np.zeros((height, width), bool)
     if factor > 1:
@@ -45,9 +41,11 @@ def find_pen(picture: NDArray[np.uint8], glass: NDArray[np.float32]) -> Mask:
 
 
 def _find_solid(picture: NDArray[np.uint8], glass: NDArray[np.float32]) -> Mask:
-    even = value_range(np.asarray(Image.fromarray(picture).convert("L"))) <= _EVEN
-    blurred = Image.fromarray(blur(picture))
-    ink = (colour_of_ink(blurred, glass) | _colour_of_opaque_ink(blurred)) & even
+    ink = np.zeros(picture.shape[:2], bool)
+    for outer, inner, own in cut_bands(picture.shape, 1):
+        even = value_range(np.asarray(Image.fromarray(picture[outer]).convert("L"))) <= _EVEN
+        blurred = Image.fromarray(blur(picture[outer]))
+        ink[own] = ((colour_of_ink(blurred, glass) | _colour_of_opaque_ink(blurred)) & even)[inner]
     if not ink.any():
         return ink
     solid = grow(shrink(grow(ink, 1), 3), 2)

@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from components.records.errors import BaglineError
+from components.records.errors import BaglineError, WorkError
 from components.tile_images import lanes
 from components.tile_images.attempts import Attempts
 from components.tile_images.parameters import TilingParameters
@@ -21,6 +21,9 @@ from components.tile_images.region import RegionTask
 
 # `DirectRunner` may look for a Go runner on the network; the one that runs in this process is named by itself.
 LOCAL_RUNNERS = {"DirectRunner": "FnApiRunner", "FnApiRunner": "FnApiRunner"}
+# How long a worker of several machines goes on with a slide that it had to fetch; then the others share the rest.
+BEGIN_SECONDS = 300.0
+_SAID = 600
 stopped_by: list[BaglineError] = []
 
 
@@ -77,14 +80,18 @@ class WorkInLanes(beam.DoFn):
 class PlanSlides(WorkInLanes):
     """`SlideTask` in, the `RegionTask`s that are still to be done out."""
 
-    def begin(self, element: SlideTask) -> Future[list[RegionTask]]:
-        """Starts planning a slide."""
-        return self._pool.submit(self._attempts.plan, element)
+    def begin(self, element: SlideTask) -> Future[tuple[list[RegionTask], int, int]]:
+        """Starts planning a slide, and tiling it where this worker is the one that has it."""
+        seconds = BEGIN_SECONDS if self._ahead else 0.0
+        return self._pool.submit(self._attempts.plan_and_begin, element, seconds)
 
-    def tell(self, result: list[RegionTask]) -> Iterator[RegionTask]:
+    def tell(self, result: tuple[list[RegionTask], int, int]) -> Iterator[RegionTask]:
         """The regions, one by one."""
+        regions, tiles, lost = result
         Metrics.counter("bagline", "slides_planned").inc()
-        yield from result
+        Metrics.counter("bagline", "tiles").inc(tiles)
+        Metrics.counter("bagline", "tiles_failed").inc(lost)
+        yield from regions
 
 
 class TileRegions(WorkInLanes):
@@ -114,26 +121,59 @@ def run_pipeline(
     """Runs the Beam pipeline to its end.
 
     Raises:
-        BaglineError: the output can't be written.
+        BaglineError: the output can't be written. WorkError: the job failed on its cluster.
     """
     local = runner in LOCAL_RUNNERS
     flags = [f"--runner={LOCAL_RUNNERS.get(runner, runner)}", *beam_options]
     if local:
         flags.insert(1, "--direct_running_mode=in_memory")
     options = PipelineOptions(flags, save_main_session=False)
-    work = (parameters, out, workers, timeout, 0 if local else 2 * workers)
     stopped_by.clear()
     try:
         with beam.Pipeline(options=options) as pipeline:
-            (
-                pipeline
-                | "Slides" >> beam.Create(list(tasks), reshuffle=False)
-                | "SpreadSlides" >> beam.Reshuffle()
-                | "Plan" >> beam.ParDo(PlanSlides(*work))
-                | "SpreadRegions" >> beam.Reshuffle()
-                | "Tile" >> beam.ParDo(TileRegions(*work))
-            )
-    except Exception:
+            add_steps(pipeline, tasks, parameters, out, workers, timeout, 0 if local else 2 * workers)
+    except Exception as error:
         if stopped_by:
             raise stopped_by[0] from None
-        raise
+        if local:
+            raise
+        # A cluster's failure comes as whatever its runner makes of it, with the trace of another language.
+        said = " ".join(str(error).split())[:_SAID]
+        mend = "see the cluster's own log; what was done is taken up when the step runs again"
+        raise WorkError(f"the job failed ({type(error).__name__}: {said})", where=runner, mend=mend) from error
+
+
+def submit_pipeline(
+    tasks: Sequence[SlideTask], parameters: TilingParameters, out: str, *, workers: int, flags: Sequence[str]
+) -> str:
+    """Hands the Beam pipeline to Dataflow and returns the job's id, empty where the flags ask for a template only.
+
+    Raises:
+        GoogleAPICallError: the service refuses the job; OSError: its files can't be staged.
+    """
+    options = PipelineOptions(["--runner=DataflowRunner", *flags], save_main_session=False)
+    pipeline = beam.Pipeline(options=options)
+    add_steps(pipeline, tasks, parameters, out, workers, lanes.TIMEOUT, 2 * workers)
+    result = pipeline.run()
+    return str(result.job_id()) if getattr(result, "has_job", False) else ""
+
+
+def add_steps(
+    pipeline: beam.Pipeline,
+    tasks: Sequence[SlideTask],
+    parameters: TilingParameters,
+    out: str,
+    workers: int,
+    timeout: float,
+    ahead: int,
+) -> None:
+    """Slides → plans → regions; only work items are elements, never pixels."""
+    work = (parameters, out, workers, timeout, ahead)
+    (
+        pipeline
+        | "Slides" >> beam.Create(list(tasks), reshuffle=False)
+        | "SpreadSlides" >> beam.Reshuffle()
+        | "Plan" >> beam.ParDo(PlanSlides(*work))
+        | "SpreadRegions" >> beam.Reshuffle()
+        | "Tile" >> beam.ParDo(TileRegions(*work))
+    )

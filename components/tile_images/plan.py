@@ -15,21 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.readers.open_slide import choose_reader
+from components.readers.open_slide import choose_reader, open_slide
 from components.readers.protocol import Picture
 from components.records import storage
 from components.records.errors import BaglineError, SlideError
 from components.records.provenance import file_digest
 from components.tile_images import grid
-from components.tile_images.morphology import Mask
+from components.tile_images.morphology import Mask, reduce_picture
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.qc_sheet import save_sheet
 from components.tile_images.scale import Scale, check_mpp, choose_scale, resolve_mpp
 from components.tile_images.tissue import Findings, examine_picture
 
-PLAN_VERSION = "3"
+PLAN_VERSION = "4"
 THUMBNAIL_PX = 1024
-_ENOUGH_MASK_PX, _MASK_PX, _MOST_MASK_PX = 1024, 2048, 4096
+_MASK_PX, _MOST_MASK_PX = 1024, 4096
 _MOST_SKEW = 0.02
 
 
@@ -211,7 +211,7 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
         picture = reader.read_low_resolution(downsample)
         unreadable = list(getattr(reader, "unreadable", ()))
         decoded_level = getattr(reader, "decoded_level", -1)
-    found = examine_picture(picture, task.tissue_method, task.tissue_threshold, folds=parameters.max_fold < 1)
+    found = examine_slide_picture(picture, task, parameters, downsample, scale.side)
     mark_unreadable(found.tissue, unreadable, downsample)
     size = reader.width, reader.height
     tiles, details = choose_tiles(task, parameters, scale, size, found, downsample)
@@ -239,6 +239,39 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
         **asdict(facts),
     )
     return plan, tiles
+
+
+def draw_sheet_again(task: SlideTask, plan: SlidePlan, parameters: TilingParameters, out: str) -> None:
+    """Draws the QC sheet of a planned slide; its tiles are those of the plan.
+
+    Raises:
+        SlideError: the slide can't be read.
+    """
+    if plan.scale is None:
+        return
+    with contextlib.closing(open_slide(task.image, plan.reader, verify=False, digest=plan.digest)) as reader:
+        downsample = choose_downsample(reader.width, reader.height, plan.scale.side)
+        picture = reader.read_low_resolution(downsample)
+        unreadable = list(getattr(reader, "unreadable", ()))
+    found = examine_slide_picture(picture, task, parameters, downsample, plan.scale.side)
+    mark_unreadable(found.tissue, unreadable, downsample)
+    save_sheet(out, task.image_id, picture, found, load_tiles(out, task.image_id), downsample, plan.scale.side)
+
+
+def examine_slide_picture(
+    picture: Picture, task: SlideTask, parameters: TilingParameters, downsample: float, side: int
+) -> Findings:
+    """Tissue, whose gaps up to a tile's width are closed, pen and folds of a slide's picture.
+
+    Args:
+        picture: uint8, shape [height, width, 3], `downsample` level-0 px a px.
+        task: its row, which may say how tissue is found.
+        parameters: of the run.
+        downsample: of the picture.
+        side: level-0 px of a tile.
+    """
+    gap = round(side / downsample)
+    return examine_picture(picture, task.tissue_method, task.tissue_threshold, parameters.max_fold < 1, gap)
 
 
 def mark_unreadable(tissue: Mask, unreadable: list[tuple[float, float, float, float]], downsample: float) -> None:
@@ -317,12 +350,10 @@ def explain_empty(
 def choose_downsample(width: int, height: int, side: int) -> float:
     """Level-0 px a px of the low-resolution picture, a power of two.
 
-    Its longer side has at most 2048 px, unless a tile would then be less than 4 px; and 4096 px at the most. Where
-    1024 px still give a tile 8 px or more, they are enough: more detail than a tile's share of tissue needs.
+    Its longer side has at most 1024 px, unless a tile would then be less than 4 px; and 4096 px at the most, so that
+    memory is bounded whatever the slide's size.
     """
     longest = max(width, height)
-    if longest > _ENOUGH_MASK_PX and side * _ENOUGH_MASK_PX >= 8 * longest:
-        return float(2 ** math.ceil(math.log2(longest / _ENOUGH_MASK_PX)))
     wanted = min(math.ceil(math.log2(max(longest / _MASK_PX, 1))), max(int(math.log2(max(side / 4, 1))), 0))
     bound = math.ceil(math.log2(max(longest / _MOST_MASK_PX, 1)))
     return float(2 ** max(wanted, bound))
@@ -346,6 +377,6 @@ def save_thumbnail(
     factor = math.ceil(max(picture.shape[:2]) / THUMBNAIL_PX)
     path = f"thumbnails/{image_id}.jpg"
     content = io.BytesIO()
-    Image.fromarray(picture).reduce(factor).save(content, "JPEG", quality=85)
+    Image.fromarray(reduce_picture(picture, factor)).save(content, "JPEG", quality=85)
     storage.write_bytes(storage.join(out, path), content.getvalue())
     return {"path": path, "downsample": downsample * factor, "width": size[0], "height": size[1]}

@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from components.tile_images.plan import SlidePlan, load_plan
+from components.records import storage
+from components.tile_images.parameters import TilingParameters
+from components.tile_images.plan import SlidePlan, SlideTask, load_plan
 from components.tile_images.region import load_result
+from components.tile_images.work import fits
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +45,32 @@ def log_progress(progress: Progress) -> None:
 class ProgressMonitor:
     """A thread that tells the progress of a run every few seconds, and once at its end.
 
+    A bucket is listed once a look, and looked at so seldom that looking takes a twentieth of the time at most.
+
     Args:
-        out: the output folder, on disk.
-        image_ids: of every slide of the run.
+        out: the output folder.
+        tasks: every slide of the run.
+        parameters: of the run; plans of others don't count.
         tell: what to call with the `Progress`.
-        every: seconds.
+        every: seconds; on disk.
     """
 
-    def __init__(self, out: str, image_ids: Sequence[str], tell: Callable[[Progress], None], every: float) -> None:
-        self._out, self._tell, self._every = out, tell, every
-        self._waiting = list(image_ids)
-        self._slides = len(image_ids)
+    def __init__(
+        self,
+        out: str,
+        tasks: Sequence[SlideTask],
+        parameters: TilingParameters,
+        tell: Callable[[Progress], None],
+        every: float,
+    ) -> None:
+        self._out, self._parameters, self._tell = out, parameters, tell
+        self._remote = storage.is_remote(out)
+        self._every = 15 * every if self._remote else every
+        self._waiting = list(tasks)
+        self._slides = len(tasks)
         self._begun: dict[str, tuple[SlidePlan, set[int]]] = {}
+        self._listed: dict[str, storage.FileInfo] = {}
+        self._stale: dict[str, str | None] = {}
         self._tiles = self._tiles_before = 0
         self._share_before = 0.0
         self._start = time.monotonic()
@@ -76,8 +93,14 @@ class ProgressMonitor:
             self._tell(self.measure())
 
     def _run(self) -> None:
-        while not self._end.wait(self._every):
-            self._tell(self.measure())
+        pause = self._every
+        while not self._end.wait(pause):
+            began = time.monotonic()
+            try:
+                self._tell(self.measure())
+            except Exception as error:  # noqa: BLE001 - a look that fails must not end a run that goes on
+                logger.warning("the progress could not be looked at (%s)", type(error).__name__)
+            pause = max(self._every, 20 * (time.monotonic() - began)) if self._remote else self._every
 
     def measure(self) -> Progress:
         """Counts what is in OUT now; the rate is of what was done since the run began."""
@@ -92,14 +115,17 @@ class ProgressMonitor:
         """The share of the work that is done; looks only at slides that were not done at the last count."""
         share = 0.0
         waiting = []
-        for image_id in self._waiting:
-            plan, seen = self._begun.get(image_id) or (load_plan(self._out, image_id), set())
+        if self._remote:
+            self._listed = storage.list_files(storage.join(self._out, ".tiling"))
+        for task in self._waiting:
+            image_id = task.image_id
+            plan, seen = self._begun.get(image_id) or (self._find_plan(task), set())
             if plan is None:
-                waiting.append(image_id)
+                waiting.append(task)
                 continue
             self._begun[image_id] = plan, seen
             for index in range(plan.regions):
-                if index not in seen:
+                if index not in seen and self._may_hold(f"{image_id}/region-{index:05d}.json"):
                     result = load_result(self._out, image_id, index, plan.key)
                     if result is not None:
                         seen.add(index)
@@ -107,7 +133,23 @@ class ProgressMonitor:
             if len(seen) == plan.regions:
                 self._begun.pop(image_id)
             else:
-                waiting.append(image_id)
+                waiting.append(task)
                 share += len(seen) / plan.regions
         self._waiting = waiting
         return (share + self._slides - len(waiting)) / max(self._slides, 1)
+
+    def _may_hold(self, name: str) -> bool:
+        return not self._remote or name in self._listed
+
+    def _find_plan(self, task: SlideTask) -> SlidePlan | None:
+        """A slide's plan; in a bucket that of an earlier run may still stand there, which is not read twice."""
+        if not self._remote:
+            return load_plan(self._out, task.image_id)
+        info = self._listed.get(f"{task.image_id}/plan.json")
+        if info is None or self._stale.get(task.image_id, "") == info.digest:
+            return None
+        plan = load_plan(self._out, task.image_id)
+        if plan is not None and plan.status != "failed" and not fits(plan, task, self._parameters):
+            self._stale[task.image_id] = info.digest
+            return None
+        return plan

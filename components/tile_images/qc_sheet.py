@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from components.readers.protocol import Picture
 from components.records import storage
 from components.tile_images.grid import Tiles
-from components.tile_images.morphology import Mask, grow, shrink
+from components.tile_images.morphology import Mask, grow, reduce_picture, shrink
 from components.tile_images.tissue import Findings
 
 FOLDER = "qc"
@@ -47,7 +47,7 @@ def save_sheet(
 def draw_sheet(picture: Picture, found: Findings, tiles: Tiles, downsample: float, side: int) -> Image.Image:
     """The sheet, at most 1024 px long: what is not kept is faded, tissue is outlined, pen and folds are tinted."""
     factor = math.ceil(max(picture.shape[:2]) / SHEET_PX)
-    small = np.asarray(Image.fromarray(picture).reduce(factor)) if factor > 1 else picture
+    small = reduce_picture(picture, factor)
     height, width = small.shape[:2]
     scale = downsample * factor
     boxes = np.stack([tiles["x"], tiles["y"], tiles["x"] + side, tiles["y"] + side], axis=1) / scale
@@ -56,12 +56,13 @@ def draw_sheet(picture: Picture, found: Findings, tiles: Tiles, downsample: floa
     for left, top, right, bottom in corners.tolist():
         kept[top:bottom, left:right] = True
     dark = small.mean() < 80
-    faded = (small.astype(np.uint16) * 2 + (0 if dark else 3 * 255)) // 5
-    shown = np.where(kept[..., None], small, faded).astype(np.uint8)
+    canvas = Image.fromarray(small).point([(level * 2 + (0 if dark else 3 * 255)) // 5 for level in range(256)] * 3)
+    canvas.paste(Image.fromarray(small), mask=Image.fromarray(kept.view(np.uint8) * np.uint8(255)))
     for mask, colour in ((found.pen, PEN), (found.fold, FOLD)):
-        where = _reduce(mask, factor, height, width)
-        shown[where] = (shown[where].astype(np.uint16) + np.array(colour)) // 2
-    canvas = Image.fromarray(shown)
+        if mask.any():
+            shown, where = np.array(canvas), _reduce(mask, factor, height, width)
+            shown[where] = (shown[where].astype(np.uint16) + np.array(colour)) // 2
+            canvas = Image.fromarray(shown)
     if side / scale >= 4:
         _draw_grid(canvas, corners)
     tissue = _reduce(found.tissue, factor, height, width)
@@ -81,5 +82,4 @@ def _draw_grid(canvas: Image.Image, corners: NDArray[np.int_]) -> None:
 def _reduce(mask: Mask, factor: int, height: int, width: int) -> Mask:
     if factor == 1:
         return mask
-    small = Image.fromarray(mask.view(np.uint8) * np.uint8(255)).reduce(factor)
-    return np.asarray(np.asarray(small)[:height, :width] > 127)
+    return np.asarray(reduce_picture(mask.view(np.uint8) * np.uint8(255), factor)[:height, :width] > 127)

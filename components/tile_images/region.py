@@ -15,7 +15,7 @@ from components.readers.open_slide import open_slide
 from components.readers.protocol import SlideReader
 from components.records import storage
 from components.records.errors import SlideError
-from components.records.example import encode_example, encode_features
+from components.records.example import encode_example, encode_feature, encode_features
 from components.records.tfrecord import frame
 from components.tile_images import grid, lanes
 from components.tile_images.encode import TileEncoder
@@ -53,6 +53,8 @@ class RegionResult:
 
     Attributes:
         part: of the TFRecord file, relative to OUT; empty where no tile could be made.
+        lossless: tiles of the stored pixels.
+        joined: tiles of several stored blocks, lossless or not.
         blurred: tiles left out for want of sharpness.
         failed: x, y and reason of each lost tile.
         bytes_read: fetched from object storage.
@@ -69,6 +71,7 @@ class RegionResult:
     blurred: int = 0
     failed: list[list[Any]] = field(default_factory=list)
     bytes_read: int = 0
+    joined: int = 0
 
 
 def make_regions(task: SlideTask, plan: SlidePlan, tiles: grid.Tiles, parameters: TilingParameters) -> list[RegionTask]:
@@ -170,6 +173,7 @@ def tile_region(task: RegionTask, parameters: TilingParameters, out: str, lost: 
         records.blurred,
         records.failed,
         getattr(reader, "bytes_read", 0),
+        records.joined,
     )
     save_result(out, task.slide.image_id, result)
     return result
@@ -191,7 +195,7 @@ class _RegionRecords(Iterator[bytes]):
         self, task: RegionTask, parameters: TilingParameters, reader: SlideReader, lost: Mapping[int, str]
     ) -> None:
         self.failed: list[list[Any]] = []
-        self.lossless = self.blurred = 0
+        self.lossless = self.joined = self.blurred = 0
         self._min_sharpness = parameters.min_sharpness
         self._encoder = TileEncoder(reader, task.scale, parameters)
         self._constants = encode_constants(task, parameters)
@@ -215,8 +219,14 @@ class _RegionRecords(Iterator[bytes]):
                 self.blurred += 1
                 continue
             self.lossless += encoded.lossless
-            changing = {"tile/x": x, "tile/y": y, "tile/tissue": tissue, "image/encoded": encoded.content}
-            return encode_example(self._seldom(encoded.format, encoded.lossless, label), encode_features(changing))
+            self.joined += encoded.joined
+            return encode_example(
+                self._seldom(encoded.format, encoded.lossless, label),
+                encode_feature("tile/x", x),
+                encode_feature("tile/y", y),
+                encode_feature("tile/tissue", tissue),
+                encode_feature("image/encoded", encoded.content),
+            )
         lanes.mark(lanes.NOWHERE)
         raise StopIteration
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -48,6 +47,7 @@ def run_tiling(
     runner: str = "DirectRunner",
     workers: int = 1,
     beam_options: Sequence[str] = (),
+    dataflow: Mapping[str, Any] | None = None,
     timeout: float = lanes.TIMEOUT,
     tell: Callable[[Progress], None] = log_progress,
     tell_every: float = 2.0,
@@ -67,12 +67,15 @@ def run_tiling(
             own in this process), and runs the same work as a Beam pipeline.
         workers: child processes that read slides, of each Beam worker process.
         beam_options: further Beam flags, as `--name=value`.
+        dataflow: with `DataflowRunner`, as `components.tile_images.dataflow.read_dataflow_options` takes it; `out` and
+            `images_root` have to be in buckets then.
         timeout: seconds after which the planning of a slide, or a tile (300 at most), is given up.
-        tell: called every `tell_every` seconds with the progress (local runners, `out` on disk).
-        tell_every: seconds.
+        tell: called every `tell_every` seconds with the progress.
+        tell_every: seconds; in a bucket, where a look takes requests, at least 15 times as many.
 
     Returns:
-        The summary, as in `summary.json`.
+        The summary, as in `summary.json`; empty where the Beam options ask for the job's
+            description only (`--template_location`, `--output_executable_path`).
 
     Raises:
         InputError: the manifest, a parameter or a folder is wrong, or another run tiles into `out`.
@@ -82,6 +85,19 @@ def run_tiling(
     check_runner(runner)
     if workers < 1:
         raise InputError(f"{workers} is out of range", where="workers", mend="give at least 1")
+    if runner == "DataflowRunner":
+        from components.tile_images.launch import find_in_bucket, plan_launch, tile_on_dataflow
+
+        out = find_in_bucket(out, "out")
+        plan = plan_launch(
+            manifest_path,
+            images_root,
+            parameters,
+            dataflow=dataflow or {},
+            workers=workers,
+            beam_options=beam_options,
+        )
+        return tile_on_dataflow(plan, manifest_path, out)
     manifest = read_manifest(manifest_path)
     check_splits(manifest)
     check_tissue_options(manifest)
@@ -91,11 +107,9 @@ def run_tiling(
         lanes.share_pool(workers, timeout)
     try:
         check_out(out)
-        with hold_out(out):
+        with hold_out(out) as check_held:
             prepare_out(out, tasks, parameters)
-            watched = local and not storage.is_remote(out)
-            image_ids = [task.image_id for task in tasks]
-            with ProgressMonitor(out, image_ids, tell, tell_every) if watched else contextlib.nullcontext():
+            with ProgressMonitor(out, tasks, parameters, tell, tell_every):
                 if runner == "DirectRunner" and not beam_options:
                     run_in_lanes(tasks, parameters, out, lanes.share_pool(workers, timeout), workers)
                 else:
@@ -110,6 +124,9 @@ def run_tiling(
                         beam_options=beam_options,
                         timeout=timeout,
                     )
+            if any(option.startswith("--output_executable_path") for option in beam_options):
+                return {}
+            check_held()
             summary = finalise(manifest, tasks, parameters, out)
     finally:
         lanes.close_pools()
@@ -204,11 +221,11 @@ def _relative(path: str, root: str) -> str:
 
 def check_out(out: str) -> None:
     """Raises InputError where `out` holds records that no tiling run with results of its own wrote, or is a file."""
-    if storage.is_remote(out):
-        return
-    if os.path.exists(out) and not os.path.isdir(out):
+    if not storage.is_remote(out) and os.path.exists(out) and not os.path.isdir(out):
         raise InputError("is a file, not a folder", where=out, mend="choose another --out")
-    if not os.path.isdir(storage.join(out, ".tiling")) and any(_records(out)):
+    home, records = storage.join(out, ".tiling"), storage.join(out, "records")
+    known = storage.has_file(home) if storage.is_remote(out) else os.path.isdir(home)
+    if not known and storage.has_file(records, ".tfrecord"):
         raise InputError("holds records of another origin", where=out, mend="choose another --out, or remove them")
 
 
@@ -234,9 +251,3 @@ def prepare_out(out: str, tasks: Sequence[SlideTask], parameters: TilingParamete
             os.unlink(storage.join(plan_folder(out, task.image_id), "plan.json"))
     if kept or stale:
         logger.info("earlier run in %s: %d slides taken up, %d stale and planned again", out, kept, stale)
-
-
-def _records(out: str) -> Iterator[str]:
-    root = storage.join(out, "records")
-    if os.path.isdir(root):
-        yield from (name for name in storage.list_files(root) if name.endswith(".tfrecord"))

@@ -3,7 +3,8 @@
 Bright slides are held against their own glass: the brightest common colour of smooth px, whatever its tint
 (but not a pink one, which is tissue that fills the picture). Tissue absorbs some colours more than others or
 is plainly darker; shade on the glass does neither. Pen is left out (`components.tile_images.pen`); black borders are
-black from the picture's edge inwards. Fluorescence, bright on black, has a threshold of its own.
+black from the picture's edge inwards. Fluorescence, bright on black, has a threshold of its own. What was found is
+trimmed of the rim that blurring gave it; then gaps in it (lumen, fat, pale stroma) are closed, up to a given width.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from components.readers.protocol import Picture
-from components.tile_images.morphology import Mask, blur, clean, grow, shrink, value_range
+from components.tile_images.morphology import (
+    Mask,
+    blur,
+    clean,
+    close,
+    cut_bands,
+    grow,
+    reduce_picture,
+    shrink,
+    value_range,
+)
 from components.tile_images.pen import find_pen
 
 METHODS = ("auto", "otsu", "fixed", "all")
@@ -31,6 +42,7 @@ _SMOOTH = 12
 _WHITE = np.array([245, 245, 245], np.float32)
 _COLOURED_DENSITY = 0.04
 _PLAIN_DENSITY = 0.13
+_RIM_DENSITY = 0.02
 _DENSITY_STEPS = 200.0
 _GLASS_SAMPLES = 65_536
 _FOLD_SIDE = 512
@@ -69,7 +81,9 @@ def find_tissue_and_pen(picture: Picture) -> tuple[Mask, Mask]:
     return found.tissue, found.pen
 
 
-def examine_picture(picture: Picture, method: str = "auto", threshold: float = 0.0, folds: bool = False) -> Findings:
+def examine_picture(
+    picture: Picture, method: str = "auto", threshold: float = 0.0, folds: bool = False, gap: int = 0
+) -> Findings:
     """Tissue, pen and folds.
 
     Args:
@@ -79,35 +93,91 @@ def examine_picture(picture: Picture, method: str = "auto", threshold: float = 0
         threshold: optical density (natural logarithm) of the densest channel, for `fixed`; on black, the brightness
             above the background, 0–255.
         folds: whether folds are looked for; else none is found.
+        gap: gaps in the tissue up to that wide count as tissue, px of the picture; 0 closes only what cleaning does.
     """
     nothing = np.zeros(picture.shape[:2], bool)
     if is_dark_field(picture):
-        signal = _highest(_split(blur(picture)))
-        return Findings(_find_bright(signal, method, threshold), nothing, nothing)
-    planes = _split(blur(picture))
-    border = find_border(planes)
-    smooth = (value_range(np.asarray(Image.fromarray(picture).convert("L"))) <= _SMOOTH) & ~border
-    glass = estimate_glass(picture, smooth)
-    densest, coloured = _measure_density(planes, glass)
-    pen = find_pen(picture, glass) & ~border
+        bright = _find_bright(_measure_brightness(picture), method, threshold)
+        return Findings(close(bright, gap // 2), nothing, nothing)
+    border = _find_border(picture)
+    glass = estimate_glass(picture, border)
+    pen = find_pen(picture, glass)
+    pen &= ~border
     if method == "all":
-        found = ~nothing
+        held = found = ~nothing
     else:
         if method == "fixed":
-            found = densest > threshold * _DENSITY_STEPS
+            found = _measure_densest(picture, glass) > threshold * _DENSITY_STEPS
         elif method == "otsu":
+            densest = _measure_densest(picture, glass)
             found = densest > _otsu(densest[~(border | pen)])
         else:
-            found = _find_absorbing(densest, coloured, smooth)
-        found = clean(found & ~(border | pen)) & ~border
-    fold = find_folds(picture, glass, found & ~pen) if folds else nothing
+            found = _find_absorbing(picture, glass, border)
+        found &= ~border
+        found &= ~pen
+        found = clean(found)
+        found &= ~border
+        held = trim_rim(found, picture, glass)
+        found = close(held, gap // 2)
+        found &= ~(border | pen)
+    fold = find_folds(picture, glass, held & ~pen) if folds else nothing
     return Findings(found, pen, fold)
 
 
-def _find_absorbing(densest: NDArray[np.uint8], coloured: NDArray[np.uint8], smooth: Mask) -> Mask:
-    on_glass = (smooth & (densest < 0.1 * _DENSITY_STEPS))[::3, ::3]
-    noise = float(np.median(coloured[::3, ::3][on_glass])) if on_glass.any() else 0.0
-    return (coloured > max(_COLOURED_DENSITY * _DENSITY_STEPS, 4 * noise)) | (densest > _PLAIN_DENSITY * _DENSITY_STEPS)
+def _find_absorbing(picture: Picture, glass: _Floats, border: Mask) -> Mask:
+    # Where all channels absorb plainly the lead of one does not matter: it is set above all that may be asked of it.
+    lead = np.empty(picture.shape[:2], np.uint8)
+    on_glass = []
+    for outer, inner, own in cut_bands(picture.shape, 1, 3):
+        densest, coloured = (plane[inner] for plane in _measure_density(_split(blur(picture[outer])), glass))
+        bare = _find_smooth(picture[outer])[inner][::3, ::3] & ~border[own][::3, ::3]
+        on_glass.append(coloured[::3, ::3][bare & (densest[::3, ::3] < 0.1 * _DENSITY_STEPS)])
+        lead[own] = np.where(densest > _PLAIN_DENSITY * _DENSITY_STEPS, 255, coloured)
+    levels = np.concatenate(on_glass)
+    noise = float(np.median(levels)) if levels.size else 0.0
+    return np.asarray(lead > max(_COLOURED_DENSITY * _DENSITY_STEPS, 4 * noise))
+
+
+def _measure_densest(picture: Picture, glass: _Floats) -> NDArray[np.uint8]:
+    densest = np.empty(picture.shape[:2], np.uint8)
+    for outer, inner, own in cut_bands(picture.shape, 1):
+        densest[own] = _measure_density(_split(blur(picture[outer])), glass)[0][inner]
+    return densest
+
+
+def _measure_brightness(picture: Picture) -> NDArray[np.uint8]:
+    brightest = np.empty(picture.shape[:2], np.uint8)
+    for outer, inner, own in cut_bands(picture.shape, 1):
+        brightest[own] = _highest(_split(blur(picture[outer])))[inner]
+    return brightest
+
+
+def _find_smooth(picture: Picture) -> Mask:
+    return np.asarray(value_range(np.asarray(Image.fromarray(picture).convert("L"))) <= _SMOOTH)
+
+
+def _find_border(picture: Picture) -> Mask:
+    edges = blur(picture[:2])[0], blur(picture[-2:])[-1], blur(picture[:, :2])[:, 0], blur(picture[:, -2:])[:, -1]
+    if not any((edge.max(axis=1) < _BORDER_BLACK).any() for edge in edges):
+        return np.zeros(picture.shape[:2], bool)
+    return find_border((_measure_brightness(picture),))
+
+
+def trim_rim(tissue: Mask, picture: Picture, glass: _Floats) -> Mask:
+    """The mask without those px of its rim that look like glass themselves, and are in it for their neighbours only.
+
+    Args:
+        tissue: bool, shape [height, width].
+        picture: not blurred, uint8, shape [height, width, 3].
+        glass: its RGB, float32, shape [3].
+    """
+    inside = shrink(tissue, 1)
+    rim = tissue & ~inside
+    if rim.any():
+        density = np.log((glass + 1) / (picture[rim].astype(np.float32) + 1))
+        lead = density.max(axis=1) - density.min(axis=1)
+        inside[rim] = (density.max(axis=1) > _RIM_DENSITY) | (lead > _RIM_DENSITY)
+    return inside
 
 
 def is_dark_field(picture: Picture) -> bool:
@@ -118,28 +188,30 @@ def is_dark_field(picture: Picture) -> bool:
     return bool((highest < _DARK).mean() > 0.5 and (mean > 150).mean() < 0.1)
 
 
-def find_border(planes: Planes) -> Mask:
+def find_border(planes: Sequence[NDArray[np.uint8]]) -> Mask:
     """Scanner borders: px black all the way from an edge of the picture, bool, shape [height, width]."""
-    black = _highest(planes) < _BORDER_BLACK
-    border = np.zeros_like(black)
+    black: Mask = np.maximum.reduce(planes) < _BORDER_BLACK
+    border: Mask = np.zeros_like(black)
     edges = (black[0], black[-1], black[:, 0], black[:, -1])
     if not any(edge.any() for edge in edges):
-        return border
+        return np.asarray(border)
     for axis in (0, 1):
         border |= np.logical_and.accumulate(black, axis=axis)
         border |= np.flip(np.logical_and.accumulate(np.flip(black, axis), axis=axis), axis)
     return grow(border, 2)
 
 
-def estimate_glass(picture: Picture, smooth: Mask) -> _Floats:
+def estimate_glass(picture: Picture, border: Mask) -> _Floats:
     """The colour of the empty glass, float32 RGB, shape [3]; white where no glass is seen.
 
     Args:
         picture: uint8, shape [height, width, 3].
-        smooth: which px may be glass, bool, shape [height, width].
+        border: which px can't be glass, bool, shape [height, width].
     """
-    step = max(1, int((smooth.size / _GLASS_SAMPLES) ** 0.5))
-    few = smooth[::step, ::step]
+    step = max(1, int((border.size / _GLASS_SAMPLES) ** 0.5))
+    bands = cut_bands(picture.shape, 1, step)
+    few = np.concatenate([_find_smooth(picture[outer])[inner][::step, ::step] for outer, inner, _ in bands])
+    few &= ~border[::step, ::step]
     pixels = picture[::step, ::step][few].astype(np.int32)
     pixels = pixels[pixels.sum(axis=1) > 330]
     if len(pixels) == 0:
@@ -171,7 +243,7 @@ def find_folds(picture: Picture, glass: _Floats, tissue: Mask) -> Mask:
         bool, shape [height, width]; part of the tissue.
     """
     factor = math.ceil(max(tissue.shape) / _FOLD_SIDE)
-    small = np.asarray(Image.fromarray(picture).reduce(factor)) if factor > 1 else picture
+    small = reduce_picture(picture, factor)
     offset = factor // 2 if min(tissue.shape) > factor // 2 else 0
     held = tissue[offset::factor, offset::factor]
     held = np.pad(held, [(0, side - of) for side, of in zip(small.shape[:2], held.shape, strict=True)])
@@ -203,7 +275,9 @@ def _find_bright(signal: NDArray[np.uint8], method: str, threshold: float) -> Ma
 
 def _otsu(values: NDArray[np.uint8]) -> float:
     """The threshold of the greatest variance between the two classes (Otsu 1979, eq. 18)."""
-    counts = np.bincount(values, minlength=256).astype(np.float64)
+    counts = np.zeros(256)
+    for start in range(0, len(values), 1 << 17):
+        counts += np.bincount(values[start : start + (1 << 17)], minlength=256)
     below, total = np.cumsum(counts), counts.sum()
     mass = np.cumsum(counts * np.arange(256))
     with np.errstate(divide="ignore", invalid="ignore"):

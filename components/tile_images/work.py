@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from components.records import storage
 from components.records.errors import BaglineError, SlideError
 from components.tile_images.parameters import TilingParameters
 from components.tile_images.plan import (
     SlidePlan,
     SlideTask,
+    draw_sheet_again,
     fail_plan,
     load_plan,
     load_tiles,
@@ -18,6 +20,7 @@ from components.tile_images.plan import (
     save_plan,
     stamp_files,
 )
+from components.tile_images.qc_sheet import sheet_path
 from components.tile_images.region import RegionTask, load_result, lose_region, make_regions, tile_region
 
 logger = logging.getLogger(__name__)
@@ -29,7 +32,11 @@ def plan_or_record(task: SlideTask, parameters: TilingParameters, out: str) -> l
     Raises:
         BaglineError: the output can't be written; everything else is recorded in the slide's plan.
     """
-    plan = find_plan(task, parameters, out) or plan_slide(task, parameters, out)
+    plan = find_plan(task, parameters, out)
+    if plan is None:
+        plan = plan_slide(task, parameters, out)
+    elif parameters.qc and storage.stat(storage.join(out, *sheet_path(task.image_id).split("/"))) is None:
+        draw_missing_sheet(task, plan, parameters, out)
     if plan.status == "failed":
         logger.warning("slide %s failed: %s", task.image_id, plan.reason)
     if not plan.tiles:
@@ -43,11 +50,20 @@ def find_plan(task: SlideTask, parameters: TilingParameters, out: str) -> SlideP
     plan = load_plan(out, task.image_id)
     if plan is None or plan.status == "failed" or task.problem:
         return None
-    if plan.key != plan_key(task, plan.digest, plan.mask_digest, plan.reader, parameters) or plan.stamps != stamp_files(
-        task
-    ):
-        return None
-    return plan
+    return plan if fits(plan, task, parameters) and plan.stamps == stamp_files(task) else None
+
+
+def fits(plan: SlidePlan, task: SlideTask, parameters: TilingParameters) -> bool:
+    """Whether a plan is of this very row and these parameters; the files are not looked at."""
+    return plan.key == plan_key(task, plan.digest, plan.mask_digest, plan.reader, parameters)
+
+
+def draw_missing_sheet(task: SlideTask, plan: SlidePlan, parameters: TilingParameters, out: str) -> None:
+    """Draws the QC sheet of a slide that was planned without; what keeps it from being read costs the sheet only."""
+    try:
+        draw_sheet_again(task, plan, parameters, out)
+    except SlideError as error:
+        logger.warning("slide %s: no QC sheet, %s", task.image_id, error)
 
 
 def lose_slide(task: SlideTask, parameters: TilingParameters, out: str, reason: str) -> list[RegionTask]:

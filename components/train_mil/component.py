@@ -8,6 +8,7 @@ def train_mil(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     training: dsl.Output[dsl.Artifact],
+    split_table: dsl.Input[dsl.Dataset] = None,
     head: str = "gated_attention",
     encoder: str = "small_cnn",
     encoder_path: str = "",
@@ -29,20 +30,29 @@ def train_mil(
     seed: int = 0,
     cache_mb: int = 1024,
     mixed_precision: bool = False,
+    grid: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
     checkpoint_dir: str = "",
 ) -> None:
-    """Trains a multiple-instance model on patients' bags of tiles."""
+    """Trains a multiple-instance model on patients' bags of tiles; of a grid of parameters the best on validation."""
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     from components.records.provenance import artifact_metadata
+    from components.train_mil.choice import train_best
     from components.train_mil.parameters import TrainingParameters
-    from components.train_mil.train import train_mil as train
 
     names = TrainingParameters.__dataclass_fields__
     given = {name: value for name, value in locals().items() if name in names}
-    summary = train(dataset.path, model.path, training.path, TrainingParameters(**given), checkpoint_dir)
+    summary = train_best(
+        dataset.path,
+        model.path,
+        training.path,
+        TrainingParameters(**given),
+        grid,
+        work_dir=checkpoint_dir,
+        split_table=split_table.path if split_table else "",
+    )
     facts = artifact_metadata(split="train", **summary.facts())
     model.metadata.update(facts, framework="keras", head=head, encoder=encoder)
     training.metadata.update(facts, epochs=summary.epochs, best_epoch=summary.best_epoch, head=head, encoder=encoder)

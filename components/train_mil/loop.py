@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.mil.bags import Bag, TileSource, order_bags, sample_spans, spread_spans
 from components.mil.encoders.small_cnn import scale_to_data
@@ -16,7 +17,7 @@ from components.records.provenance import derive_seed
 from components.train_mil.augmentation import augment_tiles
 from components.train_mil.checkpoint import State, load_state, save_state
 from components.train_mil.measures import balanced_weights, mean_auc
-from components.train_mil.optimizer import create_optimizer
+from components.train_mil.optimizer import CLIPNORM, create_optimizer
 from components.train_mil.parameters import TrainingParameters
 
 import keras  # isort: skip  (after components.mil, which silences TensorFlow's import)
@@ -43,14 +44,15 @@ class BagTrainer:
         self.parameters = parameters
         self.bags = list(train)
         self.validation = list(validation)
+        self.writes = True
         self.source = TileSource(
-            [*self.bags, *self.validation],
+            self._own_bags(),
             tile_px=model.tile_px,
             side=model.input_px,
             cache_bytes=parameters.cache_mb << 20,
         )
-        steps = -(-len(self.bags) // parameters.bags_per_batch) * parameters.epochs
-        optimizer = create_optimizer(parameters, steps)
+        steps = self._steps_per_epoch() * parameters.epochs
+        optimizer = create_optimizer(parameters, steps, self._clipnorm())
         if parameters.mixed_precision:
             optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
         optimizer.build(model.trainable_variables)
@@ -75,16 +77,30 @@ class BagTrainer:
                 scale_to_data(self.model.encoder, self.source.sample(self.bags, SCALE_TILES))
             state = self._snapshot([], [], 0)
         self._restore(state)
+        self._check_start(state)
         if state.history:
             log.info("going on after epoch %d of %d", len(state.history), self.parameters.epochs)
         for epoch in range(len(state.history) + 1, self.parameters.epochs + 1):
             if self._ran_out(state):
                 break
             state = self._run_epoch(epoch, state)
-            if work_dir:
+            if work_dir and self.writes:
                 save_state(work_dir, key, state)
         self.model.set_weights(state.best or state.weights)
         return state
+
+    def _own_bags(self) -> list[Bag]:
+        """The bags that this process reads."""
+        return [*self.bags, *self.validation]
+
+    def _steps_per_epoch(self) -> int:
+        return -(-len(self.bags) // self.parameters.bags_per_batch)
+
+    def _clipnorm(self) -> float | None:
+        return CLIPNORM
+
+    def _check_start(self, state: State) -> None:
+        """Called before the first epoch with the state that was taken up."""
 
     def _run_epoch(self, epoch: int, state: State) -> State:
         started = time.monotonic()
@@ -143,15 +159,7 @@ class BagTrainer:
     def _validate(self) -> dict[str, float]:
         if not self.validation:
             return {}
-        most = min(self.parameters.validation_tiles, max(len(bag.spans) for bag in self.validation))
-        data = self.source.batches(
-            self.validation, lambda bag: spread_spans(bag, most), instances=most, bags_per_batch=1
-        )
-        probabilities, labels = [], []
-        for inputs, label in data:
-            probabilities.append(self._predict(inputs)["probabilities"].numpy()[0])
-            labels.append(int(label[0]))
-        found, truth = np.array(probabilities, np.float64), np.array(labels)
+        found, truth = self._predict_validation(), np.array([bag.label_index for bag in self.validation])
         weights = self.class_weights.numpy().astype(np.float64)[truth]
         losses = -np.log(np.clip(found[np.arange(len(truth)), truth], 1e-7, 1.0))
         entry = {
@@ -160,6 +168,15 @@ class BagTrainer:
         }
         auc = mean_auc(found, truth)
         return entry if auc is None else {**entry, "val_auc": auc}
+
+    def _predict_validation(self) -> NDArray[np.float64]:
+        """Probabilities [validation bags, classes]."""
+        return self._predict_bags(self.validation)
+
+    def _predict_bags(self, bags: Sequence[Bag]) -> NDArray[np.float64]:
+        most = min(self.parameters.validation_tiles, max(len(bag.spans) for bag in self.validation))
+        data = self.source.batches(bags, lambda bag: spread_spans(bag, most), instances=most, bags_per_batch=1)
+        return np.array([self._predict(inputs)["probabilities"].numpy()[0] for inputs, _ in data], np.float64)
 
     def _snapshot(self, history: list[dict[str, float]], best: list[Any], best_epoch: int) -> State:
         optimizer = [variable.numpy() for variable in self.optimizer.variables]

@@ -6,9 +6,11 @@ from components.train_mil.parameters import TrainingParameters
 
 import keras  # isort: skip
 
+CLIPNORM = 1.0
+
 
 def create_optimizer(
-    parameters: TrainingParameters, steps: int, clip: float | None = 1.0
+    parameters: TrainingParameters, steps: int, clip: float | None = CLIPNORM
 ) -> keras.optimizers.Optimizer:
     """AdamW: a twentieth of the steps up to the learning rate, then a cosine down to a tenth of it.
 

@@ -30,6 +30,8 @@ from components.records.schema import SCHEMA_VERSION
 from components.train_mil.checkpoint import State, training_key
 from components.train_mil.loop import BagTrainer
 from components.train_mil.parameters import TrainingParameters
+from components.train_mil.shared_loop import SharedBagTrainer
+from components.train_mil.workers import Workers, join_workers
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +69,16 @@ class TrainingSummary:
 
 
 def train_mil(
-    root: str, model_dir: str, training_dir: str, parameters: TrainingParameters, work_dir: str = ""
+    root: str,
+    model_dir: str,
+    training_dir: str,
+    parameters: TrainingParameters,
+    work_dir: str = "",
+    split_table: str = "",
 ) -> TrainingSummary:
     """Trains on the train split of the tiled dataset at `root`, watching its validation split.
+
+    With `TF_CONFIG` of several workers, or several GPUs, they train together; the chief alone writes.
 
     Args:
         root: a tiled dataset.
@@ -77,6 +86,7 @@ def train_mil(
         training_dir: `history.json` and TensorBoard logs go here.
         parameters: how to train.
         work_dir: the state after each epoch is kept here; a training killed before goes on from it.
+        split_table: a split manifest that counts instead of the dataset's, such as a fold's; empty for none.
 
     Raises:
         InputError: parameters, or a split that can't be trained on.
@@ -84,11 +94,12 @@ def train_mil(
     """
     started = time.monotonic()
     parameters.check()
-    dataset = TiledDataset(root)
+    workers = join_workers()
+    dataset = TiledDataset(root, split_table)
     train, validation = index_bags(dataset, "train"), index_bags(dataset, "val")
     _check_bags(dataset, train, validation)
     prepare_determinism(parameters)
-    model = build_model(dataset, parameters, fit_stain(dataset, parameters, train))
+    reference = fit_stain(dataset, parameters, train)
     log.info(
         "training %s on %d patients, %d tiles; %d patients to validate",
         parameters.head,
@@ -96,9 +107,18 @@ def train_mil(
         sum(len(bag.spans) for bag in train),
         len(validation),
     )
-    state = BagTrainer(model, parameters, train, validation).fit(work_dir, training_key(parameters, dataset))
-    save_bag_model(model, model_dir)
-    write_history(training_dir, state, parameters, model)
+    if workers.strategy:
+        log.info("worker %d of %d, %d devices in all", workers.index + 1, workers.count, workers.replicas)
+    with workers.scope():
+        model = build_model(dataset, parameters, reference)
+        trainer = make_trainer(model, parameters, train, validation, workers)
+        state = trainer.fit(work_dir, training_key(parameters, dataset))
+        check_history(state)
+        if workers.is_chief:
+            save_bag_model(model, model_dir)
+            write_history(training_dir, state, parameters, model)
+        if isinstance(trainer, SharedBagTrainer):
+            trainer.meet()  # a worker that leaves takes the others down
     best = state.history[state.best_epoch - 1]
     return TrainingSummary(
         epochs=len(state.history),
@@ -152,6 +172,7 @@ def build_model(
         "manifest_hash": dataset.manifest.digest,
         "tile_px": schema.tile_px,
         "mpp": schema.mpp,
+        "tiling": schema.parameters,
         "parameters": dict(options),
     }
     if stain_reference:
@@ -191,10 +212,23 @@ def _check_bags(dataset: TiledDataset, train: Sequence[Bag], validation: Sequenc
             log.warning("%d %s patients have no tile and are left out: %s", len(empty), split, name_first(empty))
 
 
-def write_history(training_dir: str, state: State, parameters: TrainingParameters, model: BagModel) -> None:
-    """Writes `history.json` and the TensorBoard logs of the whole training."""
+def make_trainer(
+    model: BagModel, parameters: TrainingParameters, train: Sequence[Bag], validation: Sequence[Bag], workers: Workers
+) -> BagTrainer:
+    """The trainer for one device, or for several; to be called inside `workers.scope()`."""
+    if workers.strategy is None:
+        return BagTrainer(model, parameters, train, validation)
+    return SharedBagTrainer(model, parameters, train, validation, workers)
+
+
+def check_history(state: State) -> None:
+    """Raises WorkError where a loss is not finite."""
     if not all(abs(value) < float("inf") for entry in state.history for value in entry.values()):
         raise WorkError("the loss is not finite", where="training", mend="lower learning_rate")
+
+
+def write_history(training_dir: str, state: State, parameters: TrainingParameters, model: BagModel) -> None:
+    """Writes `history.json` and the TensorBoard logs of the whole training."""
     storage.write_json(
         storage.join(training_dir, "history.json"),
         {

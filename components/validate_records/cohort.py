@@ -48,7 +48,7 @@ def check_files(dataset: TiledDataset) -> tuple[Check, set[str]]:
         The check, and the paths of parts that are missing.
     """
     folder = dataset.path("records")
-    listed = storage.list_files(folder) if os.path.isdir(folder) else {}
+    listed = storage.list_files(folder) if storage.is_remote(folder) or os.path.isdir(folder) else {}
     found = {f"records/{name}" for name in listed}
     left_over = {name for name in found if name.endswith(".tmp") and name.rsplit("/", 1)[-1].startswith(".")}
     rows = {row.image_id: row for row in dataset.manifest.rows}

@@ -9,6 +9,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -44,8 +45,8 @@ class Decoded:
 def decode_tile(data: bytes, kind: str, largest: int) -> Decoded:
     """Decodes every pixel of a tile.
 
-    libjpeg fills what is missing before an end marker with mid-grey (128) and only warns, so a JPEG whose last
-    corner is exactly that grey is taken for a cut-off one; a cut inside the very last block is not seen.
+    A JPEG is decoded strictly: what decoders pass over with a warning, such as data that ends early, is refused. They
+    fill what is missing with mid-grey (128), so one whose last corner is exactly that grey is taken for cut off too.
     PNG chunks are held against their CRCs.
 
     Args:
@@ -66,26 +67,34 @@ def decode_tile(data: bytes, kind: str, largest: int) -> Decoded:
         with Image.open(io.BytesIO(data), formats=(kind.upper(),)) as picture:
             if max(picture.size) > largest:
                 raise TileError(f"is {picture.width} x {picture.height} px, too large for a tile")
-            picture.load()
+            if kind == "png":
+                picture.load()
             if picture.mode not in MODES:
                 raise TileError(f"has colour mode {picture.mode}, not RGB or grey")
-            pixels = picture if picture.mode == "RGB" else picture.convert("RGB")
+            if kind == "jpeg":
+                _refuse_without_end(data)
+                pixels = Image.fromarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
+            else:
+                pixels = picture if picture.mode == "RGB" else picture.convert("RGB")
             raw = pixels.tobytes()
             histogram = np.asarray(pixels.histogram(), dtype=np.float64).reshape(3, 256)
     except (*_BROKEN, Image.DecompressionBombError) as error:
         raise TileError(f"does not decode ({' '.join(str(error).split())})") from None
     width, height = pixels.size
     if kind == "jpeg":
-        _refuse_cut_off(data, raw, width, height)
+        _refuse_cut_off(raw, width, height)
     mean = histogram @ _LEVELS / (width * height)
     deviation = np.sqrt(np.maximum(histogram @ _LEVELS**2 / (width * height) - mean**2, 0.0))
     digest = hashlib.sha256(struct.pack("<II", width, height) + raw).digest()[:16]
     return Decoded(width, height, mean, deviation, digest)
 
 
-def _refuse_cut_off(data: bytes, raw: bytes, width: int, height: int) -> None:
+def _refuse_without_end(data: bytes) -> None:
     if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise TileError("has no JPEG end marker: the file is cut off")
+
+
+def _refuse_cut_off(raw: bytes, width: int, height: int) -> None:
     side = min(_CORNER, width, height)
     grey = b"\x80" * (3 * side)
     if all(raw[3 * width * row - 3 * side :][: 3 * side] == grey for row in range(height - side + 1, height + 1)):

@@ -9,12 +9,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.records import storage
 from components.records.dataset import Part
 from components.records.errors import WorkError
 from components.records.example import parse_example
@@ -100,9 +100,9 @@ def scan_part(task: PartTask) -> PartScan:
 def _read_frames(task: PartTask, scan: PartScan) -> Iterator[tuple[int, bytes | None]]:
     part = task.part
     whole = hashlib.sha256()
-    size = os.path.getsize(task.path)
-    with Path(task.path).open("rb") as stream:
-        number, position = 0, 0
+    with storage.open_stream(task.path) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        number, position = 0, stream.seek(0)
         while True:
             try:
                 header = stream.read(HEADER_BYTES)
@@ -188,7 +188,7 @@ def _scan_tile(task: PartTask, scan: PartScan, columns: _Columns, number: int, r
 
 def locate_tile(path: str, record: int) -> tuple[int, int]:
     """(x, y) of one record of a part, found by its number; what comes after it is not read."""
-    with Path(path).open("rb") as stream:
+    with storage.open_stream(path) as stream:
         position = 0
         for _ in range(record):
             length = read_header(stream, path, position) or 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -45,14 +45,17 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _tile(arguments: argparse.Namespace, parse_step: Callable[..., dict[str, Any]]) -> int:
+    from components.records.storage import is_remote
     from components.tile_images.parameters import TilingParameters
     from components.tile_images.run import run_tiling
     from pipelines.lineage.artifacts import trace_manifest, trace_slides
     from pipelines.local.inputs import absolute, look_at_inputs
     from pipelines.local.step import step_alone
-    from pipelines.parameters import signature_of_dataclass
+    from pipelines.parameters import Parameter, signature_of_dataclass
 
-    values = parse_step(arguments, signature_of_dataclass(TilingParameters))
+    signature = {**signature_of_dataclass(TilingParameters), "dataflow": Parameter(dict, {})}
+    values = parse_step(arguments, signature)
+    dataflow = values.pop("dataflow", {})
     for name in ("tile_px", "stride", "mpp", "level"):
         if getattr(arguments, name) is not None:
             values[name] = getattr(arguments, name)
@@ -60,15 +63,14 @@ def _tile(arguments: argparse.Namespace, parse_step: Callable[..., dict[str, Any
         values["mpp"] = 0.0
     parameters = TilingParameters(**values)
     manifest, _ = look_at_inputs(arguments.manifest, arguments.images_root)
-    out, root = os.path.abspath(arguments.out), absolute(arguments.images_root)
+    out, root = absolute(arguments.out), absolute(arguments.images_root)
     # The lineage client takes long to import: that is done while the slides are read.
     threading.Thread(target=importlib.import_module, args=("pipelines.lineage.events",), daemon=True).start()
-    with step_alone(
-        out,
-        "tile",
-        values,
-        lambda: [trace_manifest(arguments.manifest, manifest.digest), trace_slides(out, root)],
-    ):
+    alone = step_alone(
+        out, "tile", values, lambda: [trace_manifest(arguments.manifest, manifest.digest), trace_slides(out, root)]
+    )
+    # A bucket can't be held, and its lineage is what Vertex AI records.
+    with contextlib.nullcontext() if is_remote(out) else alone:
         summary = run_tiling(
             absolute(arguments.manifest),
             root,
@@ -77,15 +79,20 @@ def _tile(arguments: argparse.Namespace, parse_step: Callable[..., dict[str, Any
             runner=arguments.runner,
             workers=arguments.workers,
             beam_options=arguments.beam_options,
+            dataflow=dataflow,
         )
+    if not summary:
+        sys.stdout.write("the job's description is written; nothing was run\n")
+        return 0
     sys.stdout.write(f"{json.dumps(summary, sort_keys=True) if arguments.json else _describe(summary)}\n")
     return 0
 
 
 def _describe(summary: dict[str, Any]) -> str:
     statuses = ", ".join(f"{count} {status}" for status, count in summary["slides_by_status"].items() if count)
+    joined = f", {summary['tiles_joined']} are stored blocks joined, not coded again" if summary["tiles_joined"] else ""
     return (
         f"{summary['slides']} slides of {summary['patients']} patients: {statuses}\n"
         f"{summary['tiles']} tiles in {summary['parts']} parts, {summary['bytes'] / 1e6:.1f} MB; "
-        f"{summary['tiles_failed']} tiles lost; {summary['tiles_lossless']} are the stored pixels untouched"
+        f"{summary['tiles_failed']} tiles lost; {summary['tiles_lossless']} are the stored pixels untouched{joined}"
     )

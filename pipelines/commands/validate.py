@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Writes validation.json and validation.html, and prints the table."""
+    from components.records import storage
     from components.records.dataset import TiledDataset
     from components.validate_records.outcome import Thresholds
     from components.validate_records.validate import validate_records
@@ -26,13 +28,15 @@ def execute(arguments: argparse.Namespace) -> int:
 
     values = parse_step(arguments, signature_of_dataclass(Thresholds))
     check_workers(arguments.workers)
-    out = os.path.abspath(arguments.out)
+    remote = storage.is_remote(arguments.out)
+    out = arguments.out.rstrip("/") if remote else os.path.abspath(arguments.out)
     TiledDataset(out)
-    with step_alone(out, "validate", values):
+    # Lineage events lie beside records on disk only.
+    with contextlib.nullcontext() if remote else step_alone(out, "validate", values):
         validation = validate_records(
             out,
-            os.path.join(out, "validation.json"),
-            os.path.join(out, "validation.html"),
+            storage.join(out, "validation.json"),
+            storage.join(out, "validation.html"),
             Thresholds(**values),
             workers=arguments.workers,
         )

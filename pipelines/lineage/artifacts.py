@@ -11,7 +11,7 @@ from components.records.provenance import file_digest
 
 RECORDS = ("records", "schema.json", "split.csv", "parts.json", "ledger.jsonl", "failed_tiles.jsonl", "summary.json")
 THUMBNAILS = ("thumbnails", "thumbnails.json")
-EVALUATION = ("metrics.json", "predictions.csv", "heatmaps", "report")
+EVALUATION = ("metrics.json", "predictions.csv", "calibration.json", "heatmaps", "report")
 
 # artifact name → the files and folders of OUT that it is made of
 MEMBERS: dict[str, tuple[str, ...]] = {
@@ -21,6 +21,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     "model": ("model",),
     "training": ("training",),
     "evaluation": EVALUATION,
+    "predictions": ("predictions.csv", "heatmaps", "report"),
 }
 
 
@@ -43,6 +44,8 @@ def digest_files(files: dict[str, str]) -> str:
 def trace_artifact(out: str, name: str) -> Traced | None:
     """The artifact `name` as it stands in OUT now, every file hashed; None where it isn't there.
 
+    A name that is none of `MEMBERS` is a place in OUT, such as a fold's `folds/r0_f1/model`.
+
     Record parts are not read again: their sha256 was taken when they were written (`parts.json`).
     """
     known: dict[str, str] = {}
@@ -50,7 +53,7 @@ def trace_artifact(out: str, name: str) -> Traced | None:
     if name == "records" and os.path.exists(parts):
         known = {part["path"]: f"sha256:{part['sha256']}" for part in storage.read_json(parts)}
     files: dict[str, str] = {}
-    for member in MEMBERS[name]:
+    for member in MEMBERS.get(name, (name,)):
         path = os.path.join(out, member)
         if os.path.isfile(path):
             files[member] = file_digest(path)
@@ -66,6 +69,13 @@ def trace_manifest(path: str, digest: str) -> Traced:
     key = path if storage.is_remote(path) else os.path.abspath(path)
     files = {key: f"sha256:{digest}"}
     return Traced("manifest", digest_files(files), "", files)
+
+
+def trace_model(folder: str) -> Traced:
+    """A saved model that a run was given."""
+    found = storage.list_files(folder)
+    files = {name: info.digest or file_digest(info.path) for name, info in sorted(found.items())}
+    return Traced("model", digest_files(files), folder, files)
 
 
 def trace_slides(out: str, images_root: str) -> Traced | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from components.records.errors import InputError, name_first
 from components.records.provenance import file_digest
 from pipelines.lineage.artifacts import Traced
 
+_UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 _MEND = "name a file or folder of a finished run, a patient id, or a tile as <image_id>@<x>,<y>"
 
 
@@ -105,7 +107,7 @@ class Lineage:
             InputError: nothing of that name was made here.
         """
         if target in ("", "."):
-            return self._newest(("evaluation", "model", "validation", "records", "split"))
+            return self._newest(("evaluation", "predictions", "model", "validation", "records", "split"))
         node = self._tree_of_path(target.rstrip("/").replace(os.sep, "/"))
         if node is None and "@" in target:
             node = self._tree_of_tile(target)
@@ -139,11 +141,11 @@ class Lineage:
         row = next((row for row in csv.DictReader(io.StringIO(text)) if row["patient_id"] == patient_id), None)
         if row is None:
             return None
-        node = self._newest(("evaluation",))
+        node = self._newest(("evaluation", "predictions"))
         node.note = f"prediction of patient {patient_id}: " + ", ".join(
             f"{key} {value}" for key, value in row.items() if key != "patient_id"
         )
-        self._keep_slides(node, self._slides_of(patient_id))
+        keep_slides(node, self._slides_of(patient_id))
         return node
 
     def _tree_of_tile(self, target: str) -> Node | None:
@@ -157,7 +159,7 @@ class Lineage:
         node = self._newest(("records",))
         node.note = f"tile {target} in {part}"
         ledger = {line["image_id"]: line for line in storage.read_json_lines(os.path.join(self.out, "ledger.jsonl"))}
-        self._keep_slides(node, {ledger[image_id]["path"]})
+        keep_slides(node, {ledger[image_id]["path"]})
         return node
 
     def _find_tile(self, image_id: str, x: int, y: int) -> str | None:
@@ -180,14 +182,6 @@ class Lineage:
                if row.patient_id == patient_id}  # fmt: skip
         ledger = storage.read_json_lines(os.path.join(self.out, "ledger.jsonl"))
         return {line["path"] for line in ledger if line["image_id"] in ids}
-
-    def _keep_slides(self, node: Node, paths: set[str]) -> None:
-        for child in node.inputs:
-            if child.artifact.name == "slides":
-                kept = {name: digest for name, digest in child.artifact.files.items() if name in paths}
-                child.note = f"{len(kept)} of {len(child.artifact.files)} slides"
-                child.artifact = Traced("slides", child.artifact.digest, child.artifact.root, kept)
-            self._keep_slides(child, paths)
 
     def _node(self, artifact: Traced, note: str = "") -> Node:
         node = Node(artifact, note, mismatches=self._mismatches(artifact))
@@ -239,6 +233,16 @@ class Lineage:
         return file_digest(path) if os.path.isfile(path) else ""
 
 
+def keep_slides(node: Node, paths: set[str]) -> None:
+    """Leaves only the slides at `paths` in a tree."""
+    for child in node.inputs:
+        if child.artifact.name == "slides":
+            kept = {name: digest for name, digest in child.artifact.files.items() if name in paths}
+            child.note = f"{len(kept)} of {len(child.artifact.files)} slides"
+            child.artifact = Traced("slides", child.artifact.digest, child.artifact.root, kept)
+        keep_slides(child, paths)
+
+
 def render_tree(node: Node) -> str:
     """The tree as text, an artifact a line and its maker below it."""
     lines: list[str] = []
@@ -257,10 +261,10 @@ def _render(node: Node, prefix: str, branch: str, lines: list[str]) -> None:
         lines += [f"{inner}   {name}  {digest}" for name, digest in sorted(artifact.files.items())]
     if node.made_by:
         made = node.made_by
-        lines.append(
-            f"{inner}   by {made['task']}  run {made['run'][:8]}  code {made['code_version']}"
-            f"  environment {made['environment_digest'][:19]}…"
-        )
+        stands = [f"environment {made['environment_digest'][:19]}…"] if made["environment_digest"] else []
+        stands += [f"image {made['image']}"] if made["image"] else []
+        run = made["run"][:8] if _UUID.match(made["run"]) else made["run"]
+        lines.append("  ".join([f"{inner}   by {made['task']}", f"run {run}", f"code {made['code_version']}", *stands]))
         given = ", ".join(
             f"{key}={value}" for key, value in sorted(made["parameters"].items()) if value not in ("", [])
         )

@@ -9,5 +9,22 @@ FLOW: dict[str, tuple[tuple[str, ...], str]] = {
     "validate": (("records",), "validation"),
     "train": (("records", "validation"), "model"),
     "evaluate": (("records", "validation", "model"), "evaluation"),
+    "prepare": ((), "split"),
+    "summarise": ((), "evaluation"),
+    "predict": (("records", "validation", "model"), "predictions"),
 }
+
+
+def flow_of(step: str) -> tuple[tuple[str, ...], str]:
+    """What a step reads and makes; `train r0_f1` is a fold's, whose artifacts are named by their place in OUT."""
+    kind, _, fold = step.partition(" ")
+    place = f"folds/{fold}"
+    if fold and kind == "train":
+        return ("records", "validation", f"{place}/split.csv"), f"{place}/model"
+    if fold and kind == "evaluate":
+        return ("records", "validation", f"{place}/split.csv", f"{place}/model"), f"{place}/evaluation"
+    return FLOW[step]
+
+
 MADE_BESIDE = {"model": ("training",)}
+TAKES_MANIFEST = ("split", "prepare")

@@ -31,13 +31,13 @@ def absolute(path: str) -> str:
     return path if storage.is_remote(path) else os.path.abspath(path)
 
 
-def look_at_inputs(manifest_path: str, images_root: str) -> tuple[Manifest, str]:
-    """The manifest, and the fingerprint of its files.
+def look_at_inputs(manifest_path: str, images_root: str, *, labelled: bool = True) -> tuple[Manifest, str]:
+    """The manifest, and the fingerprint of its files; `labelled` says whether every row needs a label.
 
     Raises:
         InputError: the manifest or the folder is missing or unusable.
     """
     if not storage.is_remote(images_root) and not os.path.isdir(images_root):
         raise InputError("no such folder", where=f"--images-root {images_root}", mend="check the path")
-    manifest = read_manifest(manifest_path)
+    manifest = read_manifest(manifest_path, labelled=labelled)
     return manifest, fingerprint(manifest, images_root)

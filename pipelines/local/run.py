@@ -10,19 +10,20 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from components.records import storage
 from components.records.errors import InputError, WorkError
 from components.records.provenance import code_version
-from pipelines.catalog import STEPS, Step, choose_steps, load_pipeline
+from pipelines.catalog import Step, choose_steps, fold_steps, load_pipeline, local_steps
 from pipelines.compile import build_spec, read_images, render, signature_of
-from pipelines.lineage.artifacts import Traced, trace_artifact, trace_manifest, trace_slides
+from pipelines.lineage.artifacts import Traced, trace_artifact, trace_manifest, trace_model, trace_slides
 from pipelines.lineage.events import TaskRecord, write_events
 from pipelines.local.cache import RunCache
-from pipelines.local.flow import FLOW, MADE_BESIDE
+from pipelines.local.containers import own_containers
+from pipelines.local.flow import FLOW, MADE_BESIDE, TAKES_MANIFEST, flow_of
 from pipelines.local.inputs import absolute, look_at_inputs
 from pipelines.local.lock import hold
 from pipelines.local.publish import publish
@@ -32,7 +33,11 @@ from pipelines.parameters import check_parameters, parse_assignments, read_confi
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What `bagline run` was asked for; paths are absolute."""
+    """What `bagline run`, `predict` or `cross-validate` was asked for; paths are absolute.
+
+    `pipeline` is its name, `model` the model's place, where the pipeline takes one; `values` are parameters that the
+    command has options for, and `folds` and `repeats` shape a cross-validation.
+    """
 
     manifest: str
     images_root: str
@@ -45,6 +50,23 @@ class RunOptions:
     images: str = ""
     beam_options: tuple[str, ...] = ()
     debug: bool = False
+    pipeline: str = "whole-slide"
+    model: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    folds: int = 0
+    repeats: int = 1
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps that run."""
+        if self.pipeline == "cross-validate":
+            return fold_steps(self.folds, self.repeats)
+        return choose_steps(self.first, self.last, self.pipeline)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no step of the pipeline is left out."""
+        return self.pipeline == "cross-validate" or self.steps == local_steps(self.pipeline)
 
 
 @dataclass
@@ -60,7 +82,7 @@ class RunResult:
 
 
 def run_locally(options: RunOptions, show: Callable[[str, str, bool], None]) -> RunResult:
-    """Runs the whole-slide pipeline on this machine.
+    """Runs a pipeline on this machine.
 
     Args:
         options: what to run.
@@ -69,9 +91,9 @@ def run_locally(options: RunOptions, show: Callable[[str, str, bool], None]) -> 
     Raises:
         InputError: manifest, folder, config or parameters are wrong; nothing was run.
     """
-    steps = choose_steps(options.first, options.last)
+    steps = options.steps
     with hold(options.out):
-        manifest, images_fingerprint = look_at_inputs(options.manifest, options.images_root)
+        manifest, images_fingerprint = look_at_inputs(options.manifest, options.images_root, labelled=not options.model)
         cache = RunCache(options.out)
         spec, arguments = _prepare(options, steps, manifest.digest, images_fingerprint)
         storage.write_text(os.path.join(options.out, "pipeline.json"), render(spec))
@@ -95,13 +117,24 @@ def run_locally(options: RunOptions, show: Callable[[str, str, bool], None]) -> 
 def _prepare(
     options: RunOptions, steps: tuple[Step, ...], manifest_hash: str, images_fingerprint: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    pipeline = load_pipeline("whole-slide")
+    pipeline = load_pipeline(options.pipeline)
     names = tuple(step.name for step in steps)
-    built = pipeline.build(steps=names, earlier=_earlier(options.out, names), local_code_version=code_version())
+    shape = {"folds": options.folds, "repeats": options.repeats} if options.folds else {}
+    built = pipeline.build(
+        steps=names, earlier=_earlier(options.out, names), local_code_version=code_version(), **shape
+    )
     images = read_images(options.images, allow_tags=True) if options.images else None
     spec = build_spec(built, images)
     signature = signature_of(spec)
-    fixed = {"manifest", "images_root", "manifest_hash", "images_fingerprint", "checkpoint_dir"}
+    fixed = {
+        "manifest": options.manifest,
+        "images_root": options.images_root,
+        "manifest_hash": manifest_hash,
+        "images_fingerprint": images_fingerprint,
+        "checkpoint_dir": os.path.join(options.out, ".bagline", "checkpoints"),
+        "model": options.model,
+        "model_digest": trace_model(options.model).digest if _is_folder(options.model) else "",
+    }
     free = {name: parameter for name, parameter in signature.items() if name not in fixed}
     values: dict[str, Any] = {}
     if options.config:
@@ -109,15 +142,14 @@ def _prepare(
     values |= parse_assignments(options.assignments, free)
     if options.beam_options:
         values["beam_options"] = list(options.beam_options)
-    values = _with_paths(values)
-    values |= {
-        "manifest": options.manifest,
-        "images_root": options.images_root,
-        "manifest_hash": manifest_hash,
-        "images_fingerprint": images_fingerprint,
-        "checkpoint_dir": os.path.join(options.out, ".bagline", "checkpoints"),
-    }
+    values = _with_paths({**values, **options.values})
+    values |= {name: value for name, value in fixed.items() if name in signature}
     return spec, values
+
+
+def _is_folder(model: str) -> bool:
+    """Whether a model is given by its place, not by its name in a registry."""
+    return bool(model) and not model.startswith("projects/")
 
 
 def _with_paths(values: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +202,8 @@ def _execute(
     root.handlers[:] = [hits]
     root.setLevel(logging.INFO)
     try:
-        with contextlib.redirect_stdout(stream), warnings.catch_warnings():
+        containers = own_containers() if options.engine == "docker" else contextlib.nullcontext()
+        with containers, contextlib.redirect_stdout(stream), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pipeline = components.load_component_from_text(render(spec))
             pipeline(**arguments)
@@ -188,7 +221,7 @@ def _docker_runner(options: RunOptions) -> Any:
     import docker
     from kfp import local
 
-    folders = {options.images_root, os.path.dirname(options.manifest)}
+    folders = {options.images_root, os.path.dirname(options.manifest)} | ({options.model} if options.model else set())
     mounts = [docker.types.Mount(target=path, source=path, type="bind", read_only=True) for path in sorted(folders)]
     mounts.append(docker.types.Mount(target=options.out, source=options.out, type="bind"))
     return local.DockerRunner(
@@ -196,7 +229,6 @@ def _docker_runner(options: RunOptions) -> Any:
         user=f"{os.getuid()}:{os.getgid()}",
         environment={"HOME": "/tmp", "TF_CPP_MIN_LOG_LEVEL": "3"},  # noqa: S108 - the container's own
         network_mode="host",
-        entrypoint="",
     )
 
 
@@ -242,8 +274,7 @@ def _settle(
         _record(options, step, state, parameters.get(step.task, {}), run_id, manifest_hash, error)
         if not state.succeeded:
             result.error, result.exit_code = f"{step.name}: {error}", code
-    whole = len(steps) == len(STEPS)
-    if not result.error and whole:
+    if not result.error and options.is_whole:
         cache.forget_all_but(used)
         shutil.rmtree(os.path.join(cache.home, "checkpoints"), ignore_errors=True)
 
@@ -255,7 +286,10 @@ def _outputs(state: TaskState, cache: RunCache) -> dict[str, str]:
     folder = os.path.join(cache.runs, runs[-1], state.task) if runs else ""
     if not os.path.isdir(folder):
         return {}
-    return {name: os.path.join(folder, name) for name in os.listdir(folder) if name != "executor_output.json"}
+    found = {name: os.path.join(folder, name) for name in os.listdir(folder) if name != "executor_output.json"}
+    told = os.path.join(folder, "executor_output.json")
+    artifacts = storage.read_json(told).get("artifacts", {}) if os.path.exists(told) else {}
+    return found | {name: str(entry["artifacts"][0]["uri"]) for name, entry in artifacts.items() if entry["artifacts"]}
 
 
 def _record(
@@ -267,17 +301,29 @@ def _record(
     manifest_hash: str,
     error: str,
 ) -> None:
-    reads, makes = FLOW[step.name]
+    reads, makes = flow_of(step.name)
+    folds = [flow_of(other.name) for other in options.steps if other.name.startswith("evaluate ")]
+    if step.name == "summarise":
+        reads = tuple(made for _, made in folds)
     inputs: list[Traced | None] = [trace_artifact(options.out, name) for name in reads]
-    if step.name == "split":
+    if step.name == "prepare" and _is_folder(options.model):
+        inputs.append(trace_model(options.model))
+    if step.name in TAKES_MANIFEST:
         inputs.append(trace_manifest(options.manifest, manifest_hash))
     if step.name == "tile":
         inputs.append(trace_slides(options.out, options.images_root))
+    schema = os.path.join(options.out, "schema.json")
+    if step.name == "tile" and os.path.exists(schema):  # where the model said how, the call alone does not
+        parameters = {**storage.read_json(schema)["parameters"], **parameters}
     outputs = [trace_artifact(options.out, name) for name in (makes, *MADE_BESIDE.get(makes, ()))]
+    if step.name == "split":
+        outputs += [trace_artifact(options.out, name) for needs, _ in folds for name in needs if name.endswith(".csv")]
+    if step.name == "prepare":
+        outputs.append(trace_artifact(options.out, "model"))
     write_events(
         options.out,
         TaskRecord(
-            job=f"whole-slide.{step.name}",
+            job=f"{options.pipeline}.{step.name}",
             parameters=parameters,
             inputs=[artifact for artifact in inputs if artifact],
             outputs=[artifact for artifact in outputs if artifact] if not error else [],

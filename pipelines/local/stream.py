@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -44,15 +44,24 @@ class TaskState:
 
     def error(self) -> tuple[str, int]:
         """The one-line error of a failed task, and its exit code."""
-        for line in reversed(self.tail):
-            ours = _OURS.match(line)
-            if ours:
-                return ours.group(2), 2 if ours.group(1) == "InputError" else 1
-        for line in reversed(self.tail):
-            if _FAULT.match(line):
-                return f"unexpected {line}", 1
+        found = error_in_lines(self.tail)
+        if found[0]:
+            return found
         last = next((line for line in reversed(self.tail) if line.strip()), "it was killed or printed nothing")
         return last, 1
+
+
+def error_in_lines(lines: Iterable[str]) -> tuple[str, int]:
+    """The last error among the lines a task wrote, and its exit code; our own go before others, empty for none."""
+    tail = list(lines)
+    for line in reversed(tail):
+        ours = _OURS.match(line)
+        if ours:
+            return ours.group(2), 2 if ours.group(1) == "InputError" else 1
+    for line in reversed(tail):
+        if _FAULT.match(line):
+            return f"unexpected {line}", 1
+    return "", 1
 
 
 class TaskStream(io.TextIOBase):

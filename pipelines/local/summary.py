@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from typing import Any
 
@@ -37,6 +39,26 @@ def render_summary(summary: dict[str, Any]) -> str:
     lines.append(f"  {'in all':<10}{summary['total_seconds']:>7.1f} s   peak memory of a step {peak:.1f} GB")
     metrics = render_metrics(summary)
     return "\n".join([*lines, "", *metrics] if metrics else lines)
+
+
+def summarise_predictions(result: RunResult) -> dict[str, Any]:
+    """How many patients were called what, and where the report is."""
+    path, report = (os.path.join(result.out, *names) for names in (("predictions.csv",), ("report", "index.html")))
+    if result.error or not os.path.exists(path):
+        return {"called": {}, "report": None}
+    rows = list(csv.DictReader(io.StringIO(storage.read_bytes(path).decode("utf-8"))))
+    labels = [name.removeprefix("prob_") for name in rows[0] if name.startswith("prob_")] if rows else []
+    called = [max(labels, key=lambda label: float(row[f"prob_{label}"])) for row in rows]
+    return {"called": {label: called.count(label) for label in labels}, "report": report}
+
+
+def render_predictions(summary: dict[str, Any]) -> str:
+    """The summary of a batch prediction as text."""
+    lines = [render_summary({**summary, "metrics": {}, "gate": None, "report": None})]
+    if summary["called"]:
+        lines += ["", *(f"  called {label}: {number} patients" for label, number in summary["called"].items())]
+        lines += ["", f"  report: {summary['report']}"]
+    return "\n".join(lines)
 
 
 def render_metrics(summary: dict[str, Any]) -> list[str]:

@@ -101,7 +101,7 @@ def main() -> None:
     maker = SlideMaker(options.work, options.side, options.tissue)
     made = [maker.flat(256), maker.flat(128), maker.pyramid(256)]
     made += [SlideMaker(options.work, 2 * options.side, options.tissue).flat(256)]
-    made += [SlideMaker(options.work, options.side // 4, options.tissue).jpeg2000(256)]
+    made += [SlideMaker(options.work, options.side // 2, options.tissue).jpeg2000(256)]
     for path in made:
         print(f"{path.stat().st_size >> 20:6d} MiB  {path}")
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -23,6 +24,7 @@ class Stored:
     content: bytes
     generation: int
     md5: bool = True
+    created: str = "2026-01-01T00:00:00.000Z"
 
     def describe(self, bucket: str, name: str) -> dict[str, Any]:
         described = {
@@ -35,12 +37,16 @@ class Stored:
             "size": str(len(self.content)),
             "contentType": "application/octet-stream",
             "crc32c": base64.b64encode(google_crc32c.value(self.content).to_bytes(4, "big")).decode(),
-            "timeCreated": "2026-01-01T00:00:00.000Z",
-            "updated": "2026-01-01T00:00:00.000Z",
+            "timeCreated": self.created,
+            "updated": self.created,
         }
         if self.md5:
             described["md5Hash"] = base64.b64encode(hashlib.md5(self.content).digest()).decode()
         return described
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 @dataclass(frozen=True)
@@ -70,23 +76,29 @@ class Fault:
 
 @dataclass
 class FakeStore:
-    """The objects, the faults to come, and what was fetched; see `start`."""
+    """The objects, the faults to come, and what was fetched; see `start`.
+
+    `denied` are the permissions that the caller lacks on every bucket; a bucket is there once something is put in it.
+    """
 
     buckets: dict[str, dict[str, Stored]] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
     before_download: Callable[[str], None] | None = None
     latency: float = 0.0
+    denied: set[str] = field(default_factory=set)
     url: str = ""
     injected: int = 0
+    clock: Callable[[], float] = time.time
     _generation: int = 1000
-    _uploads: dict[str, tuple[str, str, bytearray]] = field(default_factory=dict)
+    _uploads: dict[str, tuple[str, str, bytearray, str | None]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def put(self, bucket: str, name: str, content: bytes, *, md5: bool = True) -> Stored:
+    def put(self, bucket: str, name: str, content: bytes, *, md5: bool = True, created: str = "") -> Stored:
         with self._lock:
             self._generation += 1
-            stored = Stored(bytes(content), self._generation, md5)
+            stored = Stored(bytes(content), self._generation, md5, created or _stamp(self.clock()))
             self.buckets.setdefault(bucket, {})[name] = stored
             return stored
 
@@ -129,10 +141,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, query = self._parse()
+        asked = re.fullmatch(r"/storage/v1/b/([^/]+)/iam/testPermissions", path)
+        if asked is not None:
+            return self._test_permissions(asked.group(1))
         found = re.fullmatch(r"(?:/download)?/storage/v1/b/([^/]+)(?:/o(?:/(.+))?)?", path)
         if found is None:
             return self._refuse(404, "no such path")
         bucket, name = found.groups()
+        if bucket in self.store.missing:
+            return self._refuse(404, "The specified bucket does not exist.")
         if "/o" not in path.partition("/b/")[2]:
             return self._answer({"kind": "storage#bucket", "name": bucket, "id": bucket})
         if name is None:
@@ -159,35 +176,51 @@ class _Handler(BaseHTTPRequestHandler):
         if query.get("uploadType") == "resumable":
             name = query.get("name") or json.loads(body)["name"]
             token = f"u{len(self.store._uploads)}"
-            self.store._uploads[token] = bucket, name, bytearray()
+            self.store._uploads[token] = bucket, name, bytearray(), query.get("ifGenerationMatch")
             place = f"{self.store.url}/upload/storage/v1/b/{quote(bucket)}/o?upload_id={token}"
             return self._answer({}, {"Location": place})
         boundary = re.search(r'boundary="?([^";]+)"?', self.headers["Content-Type"])
         assert boundary is not None
         parts = body.split(b"--" + boundary.group(1).encode())[1:3]
         about, content = (part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n") for part in parts)
-        return self._store(bucket, json.loads(about)["name"], content)
+        return self._store(bucket, json.loads(about)["name"], content, query.get("ifGenerationMatch"))
 
     def do_PUT(self) -> None:
         _, query = self._parse()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        bucket, name, received = self.store._uploads[query["upload_id"]]
+        bucket, name, received, wanted = self.store._uploads[query["upload_id"]]
         received += body
         total = self.headers.get("Content-Range", "").rpartition("/")[2]
         if total.isdigit() and len(received) == int(total):
-            return self._store(bucket, name, bytes(received))
+            return self._store(bucket, name, bytes(received), wanted)
         return self._send(308, b"", {"Range": f"bytes=0-{len(received) - 1}"})
 
     def do_DELETE(self) -> None:
-        path, _ = self._parse()
+        path, query = self._parse()
         found = re.fullmatch(r"/storage/v1/b/([^/]+)/o/(.+)", path)
-        if found is None or self.store.buckets.get(found.group(1), {}).pop(unquote(found.group(2)), None) is None:
-            return self._refuse(404, "no such object")
-        return self._send(204, b"")
+        with self.store._lock:
+            objects = self.store.buckets.get(found.group(1), {}) if found else {}
+            name = unquote(found.group(2)) if found else ""
+            if name not in objects:
+                return self._refuse(404, "no such object")
+            if query.get("ifGenerationMatch", str(objects[name].generation)) != str(objects[name].generation):
+                return self._refuse(412, "conditionNotMet")
+            del objects[name]
+            return self._send(204, b"")
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(self.store.clock() if timestamp is None else timestamp)
 
     def _parse(self) -> tuple[str, dict[str, str]]:
         split = urlsplit(self.path)
         return split.path, {key: values[0] for key, values in parse_qs(split.query).items()}
+
+    def _test_permissions(self, bucket: str) -> None:
+        if bucket not in self.store.buckets:
+            return self._refuse(404, "The specified bucket does not exist.")
+        wanted = parse_qs(urlsplit(self.path).query).get("permissions", [])
+        granted = [permission for permission in wanted if permission not in self.store.denied]
+        return self._answer({"kind": "storage#testIamPermissionsResponse", "permissions": granted})
 
     def _list(self, bucket: str, query: dict[str, str]) -> None:
         names = self.store.names(bucket, query.get("prefix", ""))
@@ -201,8 +234,13 @@ class _Handler(BaseHTTPRequestHandler):
             answer["nextPageToken"] = str(start + 100)
         self._answer(answer)
 
-    def _store(self, bucket: str, name: str, content: bytes) -> None:
-        self._answer(self.store.put(bucket, name, content).describe(bucket, name))
+    def _store(self, bucket: str, name: str, content: bytes, wanted: str | None) -> None:
+        with self.store._lock:
+            there = self.store.buckets.get(bucket, {}).get(name)
+            if wanted is not None and wanted != str(there.generation if there else 0):
+                return self._refuse(412, "conditionNotMet")
+            stored = self.store.put(bucket, name, content)
+        return self._answer(stored.describe(bucket, name))
 
     def _download(self, bucket: str, name: str, query: dict[str, str]) -> None:
         if self.store.before_download is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.records.errors import InputError
-from pipelines.catalog import PIPELINES, STEPS, choose_steps, load_pipeline
+from pipelines.catalog import PIPELINES, STEPS, choose_steps, load_pipeline, local_steps
 from pipelines.compile import build_spec, compile_pipeline, read_images, render, signature_of
 from pipelines.resources import DEFAULTS, read_resources
 
@@ -19,7 +19,13 @@ FACES = {
     "validate": ("components.validate_records.component", "validate_records"),
     "train": ("components.train_mil.component", "train_mil"),
     "evaluate": ("components.evaluate.component", "evaluate"),
+    "register": ("components.register_model.component", "register_model"),
 }
+PREDICT_FACES = {
+    "prepare": ("components.prepare_prediction.component", "prepare_prediction"),
+    "predict": ("components.predict_bags.component", "predict_bags"),
+}
+PLACED_BY_VERTEX = ("project", "location")
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +78,9 @@ def test_compiling_twice_gives_the_same_bytes():
 
 def test_the_graph_is_a_line_without_control_flow(spec):
     tasks = spec["root"]["dag"]["tasks"]
-    assert set(tasks) == {step.task for step in STEPS}
     order = [step.task for step in STEPS]
+    order.insert(order.index("tile-images") + 1, "await-tiling")
+    assert set(tasks) == set(order)
     for name, task in tasks.items():
         assert not {"iterator", "parameterIterator", "artifactIterator"} & set(task)
         assert "triggerPolicy" not in task
@@ -84,17 +91,122 @@ def test_the_graph_is_a_line_without_control_flow(spec):
     assert all("dag" not in component for component in spec["components"].values())
 
 
-@pytest.mark.parametrize("step", FACES)
-def test_every_parameter_of_a_component_is_one_of_the_pipeline_with_the_same_default(step, spec):
-    module, name = FACES[step]
+@pytest.mark.parametrize(
+    ("pipeline", "module", "name"),
+    [
+        *(("whole-slide", *face) for face in FACES.values()),
+        *(("batch-predict", *face) for face in PREDICT_FACES.values()),
+    ],
+)
+def test_every_parameter_of_a_component_is_one_of_the_pipeline_with_the_same_default(pipeline, module, name):
     function = getattr(__import__(module, fromlist=[name]), name).python_func
-    known = signature_of(spec)
+    known = signature_of(build_spec(load_pipeline(pipeline).build()))
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.annotation in (str, int, float, bool, list, dict):
-            assert parameter.name in known, f"{step} knows {parameter.name}, the pipeline doesn't"
+        if parameter.annotation in (str, int, float, bool, list, dict) and parameter.name not in PLACED_BY_VERTEX:
+            assert parameter.name in known, f"{name} knows {parameter.name}, the pipeline doesn't"
             assert known[parameter.name].kind is parameter.annotation
             if parameter.default is not inspect.Parameter.empty:
                 assert (known[parameter.name].default or parameter.annotation()) == parameter.default
+
+
+@pytest.mark.parametrize("step", ["tile", "validate"])
+def test_the_steps_of_both_pipelines_have_the_same_defaults(step, spec):
+    """A batch prediction tiles as the model says, and offers the rest of what a whole run does."""
+    module, name = FACES[step]
+    offered = signature_of(build_spec(load_pipeline("batch-predict").build()))
+    shared = set(offered) & set(
+        inspect.signature(getattr(__import__(module, fromlist=[name]), name).python_func).parameters
+    )
+    assert len(shared) > 5
+    for parameter in shared - {"tile_px", "mpp"}:  # where 0 stands for the model's
+        assert offered[parameter] == signature_of(spec)[parameter]
+
+
+def test_a_batch_prediction_tiles_as_the_model_says():
+    from components.prepare_prediction.prepare import TILING
+
+    tasks = build_spec(load_pipeline("batch-predict").build())["root"]["dag"]["tasks"]
+    given = tasks["tile-images"]["inputs"]["parameters"]
+    for name in TILING:
+        source = {"producerTask": "prepare-prediction", "outputParameterKey": name}
+        assert given[name] == {"taskOutputParameter": source}
+
+
+def test_a_batch_prediction_on_vertex_asks_for_the_model_anew_and_waits_for_dataflow():
+    """An alias such as `blessed` moves while its name, a part of the cache's key, stays."""
+    tasks = build_spec(load_pipeline("batch-predict").build())["root"]["dag"]["tasks"]
+    assert not tasks["prepare-prediction"]["cachingOptions"].get("enableCache")
+    assert tasks["tile-images"]["cachingOptions"]["enableCache"]
+    assert tasks["validate-records"]["dependentTasks"] == ["await-tiling"]
+    local = build_spec(load_pipeline("batch-predict").build(local_code_version="1"))["root"]["dag"]["tasks"]
+    assert set(local) == {step.task for step in local_steps("batch-predict")}
+    assert local["prepare-prediction"]["cachingOptions"]["enableCache"]
+
+
+CUSTOM = {
+    "train": {
+        "machine_type": "n1-standard-16",
+        "accelerator": "NVIDIA_TESLA_T4",
+        "accelerator_count": 2,
+        "workers": 3,
+        "disk_gb": 200,
+        "spot": True,
+        "service_account": "train@p.iam.gserviceaccount.com",
+        "network": "projects/1/global/networks/private",
+        "kms_key": "projects/p/locations/l/keyRings/r/cryptoKeys/k",
+    }
+}
+
+
+def test_training_may_be_a_custom_job_of_several_workers_with_accelerators(tmp_path):
+    references = read_images(images(tmp_path))
+    built = build_spec(load_pipeline("whole-slide").build(resources=read_resources(CUSTOM, "c.yaml")), references)
+    (task,) = [task for task in built["root"]["dag"]["tasks"].values() if task["taskInfo"]["name"] == "train"]
+    component = built["components"][task["componentRef"]["name"]]
+    asked = {name: value.get("defaultValue") for name, value in component["inputDefinitions"]["parameters"].items()}
+    pools = asked["worker_pool_specs"]
+    assert [pool["replica_count"] for pool in pools] == [1, 2]
+    for pool in pools:
+        assert pool["machine_spec"] == {
+            "machine_type": "n1-standard-16", "accelerator_type": "NVIDIA_TESLA_T4", "accelerator_count": 2
+        }  # fmt: skip
+        assert pool["disk_spec"]["boot_disk_size_gb"] == 200
+        container = pool["container_spec"]
+        assert container["image_uri"] == references["training"]
+        assert container["env"] == [{"name": "BAGLINE_IMAGE", "value": references["training"]}]
+        assert "train_mil" in container["args"]
+        assert "{{$.json_escape[1]}}" in container["args"]
+    assert asked["service_account"] == CUSTOM["train"]["service_account"]
+    assert asked["network"] == CUSTOM["train"]["network"]
+    assert asked["encryption_spec_key_name"] == CUSTOM["train"]["kms_key"]
+    assert asked["strategy"] == "SPOT"
+    assert asked["restart_job_on_worker_restart"] is True
+    assert asked["timeout"] == "604800s"
+    assert task["retryPolicy"]["maxRetryCount"] == DEFAULTS["train"].retries
+    launcher = built["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+    assert "resources" not in launcher
+    assert "bagline-" not in json.dumps(launcher).replace("bagline-train", "")
+    plain = build_spec(load_pipeline("whole-slide").build(), references)
+    before = plain["components"]["comp-train-mil"]
+    for side in ("inputDefinitions", "outputDefinitions"):
+        assert component[side]["artifacts"] == before[side]["artifacts"]
+    evaluated = built["root"]["dag"]["tasks"]["evaluate"]["inputs"]["artifacts"]["model"]["taskOutputArtifact"]
+    assert built["root"]["dag"]["tasks"][evaluated["producerTask"]] is task
+    assert ":python3.11" not in json.dumps(built)
+
+
+def test_a_local_run_knows_no_custom_job_and_no_registry():
+    wanted = read_resources(CUSTOM, "c.yaml")
+    built = build_spec(load_pipeline("whole-slide").build(resources=wanted, local_code_version="1"))
+    assert set(built["root"]["dag"]["tasks"]) == {step.task for step in local_steps()}
+    assert "worker_pool_specs" not in json.dumps(built)
+
+
+def test_the_registry_is_the_one_of_the_running_pipeline(spec):
+    given = spec["root"]["dag"]["tasks"]["register-model"]["inputs"]["parameters"]
+    assert given["project"]["runtimeValue"]["constant"] == "{{$.pipeline_google_cloud_project_id}}"
+    assert given["location"]["runtimeValue"]["constant"] == "{{$.pipeline_google_cloud_location}}"
+    assert "retryPolicy" not in spec["root"]["dag"]["tasks"]["register-model"]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +262,11 @@ def test_tasks_ask_for_what_the_resources_say():
         ({"train": {"cpu": "4"}}, ["cpu of train is '4'"]),
         ({"train": {"memory": "lots"}}, ["write it like 16G"]),
         ({"train": 3}, ["no mapping"]),
+        ({"train": {"workers": 2}}, ["2 workers without a machine_type"]),
+        ({"train": {"machine_type": "n1", "workers": 0}}, ["workers of train is 0"]),
+        ({"train": {"spot": 1}}, ["spot of train is 1"]),
+        ({"train": {"network": "n"}}, ["network of train is of custom jobs only", "give a machine_type"]),
+        ({"evaluate": {"machine_type": "n1"}}, ["evaluate can't be a custom job"]),
     ],
 )
 def test_resources_that_do_not_fit_are_refused(given, facts):
@@ -171,6 +288,27 @@ def test_images_go_in_by_digest(tmp_path):
     assert used == {
         f"europe-docker.pkg.dev/p/r/{name}@sha256:{'a' * 64}" for name in ("pipeline", "tiling", "training")
     }
+
+
+def test_the_images_know_themselves_and_dataflow_s_workers_by_them(tmp_path):
+    spec = compile_pipeline("whole-slide", images=images(tmp_path))
+    for executor in spec["deploymentSpec"]["executors"].values():
+        told = {each["name"]: each["value"] for each in executor["container"]["env"]}
+        assert told["BAGLINE_IMAGE"] == executor["container"]["image"]
+
+
+def test_the_waiting_is_a_task_of_its_own_on_vertex_alone(spec):
+    executors = spec["deploymentSpec"]["executors"]
+    tile, wait = (executors[name]["container"] for name in ("exec-tile-images", "exec-await-tiling"))
+    assert {"name": "BAGLINE_LAUNCH_ONLY", "value": "1"} in tile["env"]
+    assert wait["command"] == ["python3", "-m", "components.tile_images.await_tiling"]
+    given = spec["root"]["dag"]["tasks"]["await-tiling"]["inputs"]
+    assert given["parameters"]["gcp_resources"]["taskOutputParameter"] == {
+        "outputParameterKey": "gcp_resources", "producerTask": "tile-images"
+    }  # fmt: skip
+    local = build_spec(load_pipeline("whole-slide").build(local_code_version="x"))
+    assert "await-tiling" not in local["root"]["dag"]["tasks"]
+    assert "BAGLINE_LAUNCH_ONLY" not in json.dumps(local)
 
 
 def test_images_by_tag_are_refused_unless_allowed(tmp_path):

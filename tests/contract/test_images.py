@@ -1,4 +1,4 @@
-"""What a component imports is in the image it runs in, and every import is a declared dependency."""
+"""Dockerfiles, locks, Python and Beam fit each other; what a component imports is in its image, and is declared."""
 
 import ast
 import re
@@ -108,5 +108,91 @@ def test_a_components_image_holds_what_it_imports(component):
     (image,) = images
     lock = (ROOT / f"containers/{image}/requirements.lock").read_text()
     locked = {canonicalize_name(name) for name in re.findall(r"^([A-Za-z0-9_.-]+)(?:\[[^]]*\])?==", lock, re.MULTILINE)}
+    locked |= {"tensorflow"} if "tensorflow-cpu" in locked else set()
     needed = _needed(_reached(component))
     assert {owner: str(path) for owner, path in needed.items() if owner not in locked} == {}
+
+
+IMAGES = ("pipeline", "tiling", "training")
+
+
+def _instructions(image: str) -> list[str]:
+    """The Dockerfile's instructions, each on one line."""
+    text = (ROOT / f"containers/{image}/Dockerfile").read_text().replace("\\\n", " ")
+    return [" ".join(line.split()) for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def _pin(lock: str, name: str) -> str:
+    (version,) = re.findall(rf"^{name}(?:\[[^]]*\])?==([^ ;\\]+)", (ROOT / lock).read_text(), re.MULTILINE)
+    return str(version)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_has_the_python_that_the_placeholders_name(image):
+    assert _instructions(image)[0] == "ARG BASE_IMAGE=python:3.11-slim"
+    placeholders = {
+        tag
+        for path in _files("components")
+        for tag in re.findall(rf'base_image="bagline-{image}:python([0-9.]+)"', path.read_text())
+    }
+    assert placeholders == {"3.11"}
+
+
+def test_the_worker_is_of_the_launchers_beam_and_python():
+    (sdk,) = [line for line in _instructions("tiling") if line.startswith("ARG BEAM_SDK=")]
+    version = _pin("containers/tiling/requirements.lock", "apache-beam")
+    assert sdk == f"ARG BEAM_SDK=apache/beam_python3.11_sdk:{version}"
+    assert version == _pin("requirements.lock", "apache-beam") == metadata.version("apache-beam")
+    lines = _instructions("tiling")
+    assert "COPY --from=beam-sdk /opt/apache/beam /opt/apache/beam" in lines
+    assert lines[-1] == 'ENTRYPOINT ["/opt/bagline/entrypoint"]'
+    # Beam's boot would make an environment that doesn't see this one's packages.
+    assert any("RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1" in line for line in lines)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_is_locked_layered_non_root_and_tests_itself(image):
+    lines = _instructions(image)
+    final = len(lines) - 1 - next(at for at, line in enumerate(reversed(lines)) if line.startswith("FROM"))
+    installs = [line for line in lines if re.search(r"pip (install|sync)", line)]
+    assert all("--require-hashes" in line or ("--no-index" in line and "--no-deps" in line) for line in installs)
+    assert len(installs) == 3
+    packages = lines.index("COPY --from=packages /opt/bagline /opt/bagline", final)
+    code = lines.index("COPY --from=code /opt/code /opt/bagline", packages)
+    user = lines.index("USER bagline", code)
+    assert next(line for line in lines[user:] if line.startswith("RUN")).startswith("RUN python /opt/bagline/health.py")
+    stage = lines.index("FROM tools AS packages")
+    until_installed = lines[stage : next(at for at in range(stage, final) if "pip sync" in lines[at])]
+    assert not [line for line in until_installed if "components" in line or "pyproject" in line]
+    assert not [line for line in lines[user:] if line.startswith("USER ") and line != "USER bagline"]
+
+
+def test_the_images_stages_read_the_same():
+    """Else they would not share their layers."""
+
+    def shared(image: str) -> list[str]:
+        lines = _instructions(image)
+        stages = lines[lines.index("FROM ${BASE_IMAGE} AS tools") : lines.index("COPY pipelines pipelines") + 2]
+        own = re.compile(rf"^ARG LOCK=|^COPY containers/{image}/")
+        return [line for line in stages if not own.match(line)]
+
+    assert shared("pipeline") == shared("tiling") == shared("training")
+
+
+def test_every_image_that_pipelines_name_is_built():
+    from pipelines.compile import IMAGES as NAMED
+
+    assert NAMED == IMAGES
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"IMAGES := {' '.join(IMAGES)}\n" in makefile
+
+
+def test_what_the_launchers_import_is_in_the_pipeline_image():
+    lock = (ROOT / "containers/pipeline/requirements.lock").read_text()
+    locked = {canonicalize_name(name) for name in re.findall(r"^([A-Za-z0-9_.-]+)(?:\[[^]]*\])?==", lock, re.MULTILINE)}
+    needed = {
+        owner: path.name
+        for folder in ("pipelines/arrival", "pipelines/vertex")
+        for owner, path in _needed(set(_files(folder))).items()
+    }
+    assert {owner: path for owner, path in needed.items() if owner not in locked} == {}

@@ -69,8 +69,8 @@ def test_metrics_have_the_interface_keys_and_follow_from_the_predictions(done: A
 
 def test_predictions_are_sorted_and_named(done: Any) -> None:
     lines = (done[1] / "predictions.csv").read_text().splitlines()
-    assert lines[0] == "patient_id,label,split,prob_CE,prob_LAA"
-    assert re.fullmatch(r"train0,CE,train,0\.\d{7,},0\.\d{7,}", lines[1])
+    assert lines[0] == "patient_id,label,split,prob_CE,prob_LAA,calibrated_CE,calibrated_LAA"
+    assert re.fullmatch(r"train0,CE,train(,0\.\d{7,}){4}", lines[1])
 
 
 def test_patients_without_a_tile_do_not_vanish(done: Any) -> None:

@@ -10,10 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.evaluate.attention import TopTile
-from components.evaluate.charts import Plot, draw_history, draw_tile_counts, nice_ticks
 from components.evaluate.collect import GALLERY_SLIDES, pick_gallery
-from components.evaluate.pictures import crop_around, data_uri, read_tile, shrink
 from components.evaluate.report import show_number
 from components.evaluate.report_steps import (
     describe_split_table,
@@ -21,10 +18,13 @@ from components.evaluate.report_steps import (
     describe_training,
     describe_validation,
 )
+from components.explain.attention import TopTile
+from components.explain.pictures import crop_around, data_uri, read_tile, shrink
 from components.records import storage
 from components.records.dataset import RecordSpan, TiledDataset
 from components.records.errors import InputError, WorkError
 from components.records.example import encode_example, encode_features
+from components.statistics.charts import Plot, draw_history, draw_tile_counts, nice_ticks
 
 
 def test_split_table_counts_patients_and_slides(dataset_root: str) -> None:

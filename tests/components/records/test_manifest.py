@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.records import storage
 from components.records.errors import InputError
 from components.records.manifest import (
     RowProblem,
@@ -176,3 +177,19 @@ def test_no_images_at_all(tmp_path):
         resolve_images(manifest, str(tmp_path / "empty"))
     with pytest.raises(InputError, match="no such folder"):
         resolve_images(manifest, str(tmp_path / "missing"))
+
+
+def test_an_image_id_that_no_file_name_can_hold_is_refused(tmp_path):
+    fits, long, wide = "i" * 220, "i" * 221, "ä" * 111
+    text = f"image_id,patient_id,label\n{fits},p,CE\n{long},q,CE\n{wide},r,CE\n"
+    with pytest.raises(InputError) as error:
+        read_manifest(write(tmp_path / "m.csv", text))
+    assert "line 2" not in str(error.value)
+    assert f"line 3: image_id {'i' * 32!r}… is 221 bytes long, 220 is the most that fits a file name" in str(
+        error.value
+    )
+    assert "line 4: image_id" in str(error.value)
+    assert "is 222 bytes long" in str(error.value)
+    name = tmp_path / f"{fits}-00000.tfrecord"
+    storage.write_bytes(name, b"x")
+    assert name.exists()

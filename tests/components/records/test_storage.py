@@ -167,3 +167,13 @@ def test_a_local_copy_of_a_local_file_is_the_file(tmp_path):
     with storage.local_copy(str(tmp_path / "f")) as path:
         assert path == str(tmp_path / "f")
     assert (tmp_path / "f").exists()
+
+
+def test_what_the_caller_fails_to_read_is_no_write_error(tmp_path):
+    locked = tmp_path / "other"
+    with pytest.raises(PermissionError) as error, storage.open_atomic(tmp_path / "file"):
+        raise PermissionError(errno.EACCES, "Permission denied", str(locked))
+    assert error.value.filename == str(locked)
+    with pytest.raises(FileNotFoundError, match="nowhere"), storage.open_atomic(tmp_path / "file"):
+        (tmp_path / "nowhere").read_bytes()
+    assert list(tmp_path.iterdir()) == []

@@ -23,11 +23,13 @@ def draw_slide(seed, width=1024, height=768, tissue=(128, 192, 640, 832)):
     return picture
 
 
-def write_tiff(path, picture, mpp=0.5, levels=2, block=256, compression="jpeg"):
+def write_tiff(path, picture, mpp=0.5, levels=2, block=256, compression="jpeg", subsampling=None):
     """A tiled pyramid."""
     options = {"tile": (block, block), "compression": compression, "photometric": "rgb", "metadata": None}
     if compression == "jpeg":
         options["compressionargs"] = {"level": 85}
+    if subsampling:
+        options |= {"photometric": "ycbcr", "subsampling": subsampling}
     resolution = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"} if mpp else {}
     with tifffile.TiffWriter(path) as writer:
         writer.write(picture, **options, **resolution)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,6 +145,28 @@ def test_every_slide_has_a_sheet_and_the_page_shows_all(tile, drawn):
 def test_qc_can_be_left_out(tile, drawn):
     out, _ = tile([drawn.draw_slide(0)], qc=False)
     assert not (out / "qc").exists()
+
+
+def test_qc_turned_on_later_draws_the_same_sheets_and_no_tile_again(tile, drawn, tmp_path):
+    out, _ = tile([drawn.draw_slide(0), drawn.draw_slide(1, tissue=None)])
+    sheets = {name: (out / "qc" / name).read_bytes() for name in ("s0.jpg", "s1.jpg", "index.html")}
+    results = [*out.rglob("*.tfrecord"), *(out / ".tiling").rglob("*.json")]
+    assert len(results) >= 4
+    kept = {path: path.stat().st_mtime_ns for path in results}
+    for qc in (False, True):
+        parameters = TilingParameters(**SMALL, qc=qc)
+        run_tiling(str(tmp_path / "m.csv"), str(tmp_path / "images"), str(out), parameters)
+        assert len(list((out / "qc").glob("*.jpg"))) == (2 if qc else 0)
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert {name: (out / "qc" / name).read_bytes() for name in sheets} == sheets
+
+
+def test_the_page_says_that_sheets_show_blurred_tiles_as_kept(tmp_path):
+    sharp, blurred = entry("a"), replace(entry("b"), details={"tiles_blurred": 2})
+    contact_sheet.write_contact_sheet(str(tmp_path), [sharp])
+    assert "left out as blurred" not in (tmp_path / "qc" / "index.html").read_text()
+    contact_sheet.write_contact_sheet(str(tmp_path), [sharp, blurred])
+    assert "left out as blurred" in (tmp_path / "qc" / "index.html").read_text()
 
 
 def entry(name, status="tiled", reason=""):

@@ -1,7 +1,8 @@
 """Progress counts what is in OUT."""
 
 from components.tile_images.finalise import Outcome, check_totals
-from components.tile_images.plan import SlidePlan, save_plan
+from components.tile_images.parameters import TilingParameters
+from components.tile_images.plan import SlidePlan, SlideTask, save_plan
 from components.tile_images.progress import Progress, ProgressMonitor
 from components.tile_images.region import RegionResult, save_result
 
@@ -15,7 +16,8 @@ def test_the_line():
 def test_slides_and_regions_are_counted_as_they_appear(tmp_path):
     out = str(tmp_path)
     told = []
-    with ProgressMonitor(out, ["a", "b"], told.append, every=1000) as monitor:
+    tasks = [SlideTask(name, name, "x", 0, "", None, name, name, "") for name in "ab"]
+    with ProgressMonitor(out, tasks, TilingParameters(), told.append, every=1000) as monitor:
         assert monitor.measure().slides_done == 0
         save_plan(out, SlidePlan("k", "a", {}, "tiled", tiles=5, regions=2))
         save_plan(out, SlidePlan("k", "b", {}, "failed", "broken"))

@@ -30,25 +30,48 @@ def pixels(record):
     return np.asarray(Image.open(io.BytesIO(record["image/encoded"][0])).convert("RGB")).astype(int)
 
 
-@pytest.mark.parametrize(("block", "level"), [(256, 0), (256, 1), (128, 0)])
-def test_lossless_tiles_show_openslides_pixels(drawn, tmp_path, block, level):
-    """Those of joined blocks too, but for the px beside a seam, whose chroma decoders interpolate across it."""
+def differ(record, slide, level):
+    """How far a tile is from what OpenSlide shows, at most over the channels, shape [256, 256]."""
+    corner = record["tile/x"][0], record["tile/y"][0]
+    theirs = np.asarray(slide.read_region(corner, level, (256, 256)).convert("RGB")).astype(int)
+    return abs(pixels(record) - theirs).max(axis=2)
+
+
+@pytest.mark.parametrize(
+    ("block", "level", "subsampling"), [(256, 0, (2, 2)), (256, 1, (2, 2)), (128, 0, (1, 1)), (64, 0, (1, 1))]
+)
+def test_lossless_tiles_show_openslides_pixels(drawn, tmp_path, block, level, subsampling):
     parameters = TilingParameters(mpp=0, level=level)
-    dataset, records, slide = tile(drawn, tmp_path, parameters, block=block)
+    dataset, records, slide = tile(drawn, tmp_path, parameters, block=block, subsampling=subsampling)
     assert dataset.ledger[0].reader == "jpeg-blocks"
     assert len(records) >= 2
-    seams = 256 // block - 1
     for record in records:
         assert record["tile/lossless"] == [1]
-        corner = record["tile/x"][0], record["tile/y"][0]
-        theirs = np.asarray(slide.read_region(corner, level, (256, 256)).convert("RGB")).astype(int)
-        apart = abs(pixels(record) - theirs).max(axis=2)
-        if seams:
-            beside = np.zeros((256, 256), bool)
-            beside[block - 1 : block + 1] = beside[:, block - 1 : block + 1] = True
-            assert apart[beside].max() <= 40
-            apart[beside] = 0
-        assert apart.max() == 0
+        assert differ(record, slide, level).max() == 0
+    joined = len(records) if block < 256 else 0
+    assert (dataset.summary["tiles_lossless"], dataset.summary["tiles_joined"]) == (len(records), joined)
+    assert dataset.ledger[0].details["tiles_joined"] == joined
+    assert "joined_reason" not in dataset.ledger[0].details
+
+
+@pytest.mark.parametrize("subsampling", [(2, 2), (2, 1)])
+def test_joined_tiles_whose_chroma_is_subsampled_are_told_from_lossless_ones(drawn, tmp_path, subsampling):
+    """Decoders interpolate chroma across the seams: the px beside them differ, and no others."""
+    dataset, records, slide = tile(drawn, tmp_path, TilingParameters(mpp=0), block=128, subsampling=subsampling)
+    beside = np.zeros((256, 256), bool)
+    beside[:, 127:129] = True
+    beside[127:129] |= subsampling[1] == 2
+    most = 0
+    for record in records:
+        assert record["tile/lossless"] == [0]
+        apart = differ(record, slide, 0)
+        most = max(most, apart[beside].max())
+        assert apart[~beside].max() == 0
+    assert most > 0
+    assert (dataset.summary["tiles_lossless"], dataset.summary["tiles_joined"]) == (0, len(records))
+    (entry,) = dataset.ledger
+    assert entry.details["tiles_joined"] == len(records)
+    assert "chroma is smoothed across seams" in entry.details["joined_reason"]
 
 
 def test_half_the_resolution_is_decoded_at_half_the_size_and_coded_once(drawn, tmp_path):

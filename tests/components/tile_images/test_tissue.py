@@ -202,6 +202,48 @@ def test_folds_are_the_doubled_part(size):
     assert not examine_picture(picture).fold.any()
 
 
+def test_gaps_up_to_the_given_width_are_tissue():
+    picture = draw_glass()
+    truth = draw_tissue(picture, (50, 50, 250, 350))
+    glass = draw_glass()
+    picture[100:124, 100:124] = glass[100:124, 100:124]
+    picture[150:210, 200:260] = glass[150:210, 200:260]
+    mask = examine_picture(picture, gap=32).tissue
+    assert mask[100:124, 100:124].all()
+    assert not mask[155:205, 205:255].any()
+    truth[150:210, 200:260] = False
+    agree(mask, truth)
+    assert not examine_picture(picture).tissue[105:119, 105:119].any()
+
+
+def test_gaps_are_closed_neither_over_pen_nor_between_far_pieces():
+    picture = draw_glass()
+    draw_tissue(picture, (50, 50, 250, 150))
+    draw_tissue(picture, (50, 200, 250, 350))
+    picture[120:150, 50:350] = (40, 60, 190)
+    found = examine_picture(picture, gap=32)
+    assert found.pen[122:148, 55:345].all()
+    assert not (found.tissue & found.pen).any()
+    assert not found.tissue[55:110, 158:192].any()
+
+
+@pytest.mark.parametrize("glass", [(243, 243, 243), (170, 215, 175)])
+def test_the_mask_ends_where_the_tissue_ends(glass):
+    picture = draw_glass(glass)
+    truth = draw_tissue(picture, (80, 100, 220, 300))
+    mask = tissue_mask(picture)
+    assert not mask[~truth].any()
+    assert mask[84:216, 104:296].all()
+
+
+def test_gaps_on_black_are_closed_too():
+    picture = np.zeros((300, 400, 3), np.uint8)
+    draw_tissue(picture, (80, 100, 220, 300), colour=(5, 10, 120), contrast=3, absorb=False)
+    picture[120:140, 150:170] = 0
+    assert not examine_picture(picture).tissue[123:137, 153:167].any()
+    assert examine_picture(picture, gap=30).tissue[120:140, 150:170].all()
+
+
 def test_a_megapixel_costs_little():
     picture = draw_glass(size=(1000, 1000))
     draw_tissue(picture, (200, 200, 700, 800))

@@ -158,7 +158,7 @@ def test_an_unknown_feature_warns(tiled_dataset):
     assert check_of(found, "unknown_features").offenders[0].what == "carries tile/colour"
 
 
-@pytest.mark.parametrize("cut", [0.3, 0.9])
+@pytest.mark.parametrize("cut", [0.3, 0.9, 0.998])
 @pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
 def test_a_cut_off_jpeg_is_found_even_with_an_end_marker(tiled_dataset, cut, end):
     def edit(row, number, features):

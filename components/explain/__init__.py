@@ -1,0 +1,1 @@
+"""What attention says, drawn: ranks, heatmaps, pictures for reports."""

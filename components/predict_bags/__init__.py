@@ -1,0 +1,1 @@
+"""Predictions of a trained model on new slides, with heatmaps and a report."""

@@ -1,0 +1,1 @@
+"""Vertex AI's Model Registry: versions of models, their aliases and evaluations."""
