@@ -148,3 +148,12 @@ def test_the_versions_are_the_locks(engine, images, name):
     assert f"kfp=={installed['kfp']} " in lock
     if name == "tiling":
         assert f"apache-beam=={installed['apache-beam']} " in lock
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_works_on_a_read_only_root_as_any_user(engine, images, name):
+    """All that is written is /tmp; nothing that the image compiled or listed is made again."""
+    start(
+        engine, "--read-only", "--tmpfs", "/tmp", "--user", "4711:4711",
+        images[name], "python", "/opt/bagline/health.py",
+    )  # fmt: skip
