@@ -40,6 +40,7 @@ STEPS = (
     Step("split", "split-metadata", {"split_manifest": "split.csv", "split_table": "split.html"}),
     Step("tile", "tile-images", {"records": "."}),
     Step("validate", "validate-records", {"validation": "validation.json", "table": "validation.html"}),
+    Step("embed", "embed-tiles", {"embedded": "embeddings"}),
     Step("train", "train-mil", {"model": "model", "training": "training"}),
     Step("evaluate", "evaluate", {"evaluation": "."}),
     Step("register", "register-model", {}, cloud_only=True),
@@ -57,7 +58,7 @@ def fold_steps(folds: int, repeats: int) -> tuple[Step, ...]:
     tables = {name: f"folds/{name}/split.csv" for name in fold_names(folds, repeats)}
     steps = [
         Step("split", "split-folds", {"cohort": "split.csv", "split_table": "split.html", **tables}),
-        *(step for step in STEPS if step.name in ("tile", "validate")),
+        *(step for step in STEPS if step.name in ("tile", "validate", "embed")),
     ]
     for number, name in enumerate(tables, start=1):
         suffix = f"-{number}" if number > 1 else ""

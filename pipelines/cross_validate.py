@@ -10,6 +10,7 @@ from typing import Any
 
 from kfp import dsl
 
+from components.embed_tiles.component import embed_tiles
 from components.evaluate.component import evaluate
 from components.split_metadata.component import define_split_folds
 from components.split_metadata.options import fold_names
@@ -50,7 +51,7 @@ def build(
     Args:
         folds: number of folds.
         repeats: how often patients are dealt out to folds anew.
-        steps: not used: all of them.
+        steps: where `embed` is among them, or on Vertex AI, there is this step; the others are always there.
         earlier: not used: what was made before is in the cache.
         resources: what each step asks of Vertex AI (default: `pipelines.resources.DEFAULTS`).
         local_code_version: for a run on this machine: takes the place of the images' digests in the cache's key,
@@ -66,7 +67,7 @@ def build(
     train = (
         as_custom_job(train_mil, "train", wanted["train"]) if in_cloud and wanted["train"].is_custom_job else train_mil
     )
-    parameters = parameters_of_steps(split_folds, tile_images, validate_records, train_mil, evaluate)
+    parameters = parameters_of_steps(split_folds, tile_images, validate_records, embed_tiles, train_mil, evaluate)
 
     def place(task: Any, step: str, fold: str = "") -> Any:
         task.set_display_name(f"{step} {fold}".strip())
@@ -91,9 +92,13 @@ def build(
             waited = await_tiling(tiled=records, gcp_resources=task.outputs["gcp_resources"])
             records = place(waited, "wait").outputs["records"]
         checked = place(run(validate_records, validate_records, records=records), "validate").outputs
+        on_embeddings: dict[str, Any] = {}
+        if in_cloud or "embed" in steps:
+            task = place(run(embed_tiles, embed_tiles, dataset=checked["dataset"]), "embed")
+            on_embeddings["embedded"] = task.outputs["embedded"]
         evaluations = {}
         for name in fold_names(folds, repeats):
-            trained = run(train, train_mil, dataset=checked["dataset"], split_table=split[name])
+            trained = run(train, train_mil, dataset=checked["dataset"], split_table=split[name], **on_embeddings)
             made = place(trained, "train", name).outputs
             task = run(
                 evaluate,
@@ -103,6 +108,7 @@ def build(
                 training=made["training"],
                 validation=checked["validation"],
                 split_table=split[name],
+                **on_embeddings,
             )
             evaluations[name] = place(task, "evaluate", name).outputs["evaluation"]
         place(run(summarise_folds, summarise_folds, **evaluations), "summarise")

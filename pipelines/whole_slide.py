@@ -1,10 +1,11 @@
-"""The whole-slide pipeline: split → tile → validate → train → evaluate (→ register), a line without control flow."""
+"""The whole-slide pipeline: split → tile → validate (→ embed) → train → evaluate (→ register), a line without control flow."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from kfp import dsl
 
+from components.embed_tiles.component import embed_tiles
 from components.evaluate.component import evaluate
 from components.register_model.component import register_model
 from components.split_metadata.component import split_metadata
@@ -30,9 +31,10 @@ def build(
     """Builds the pipeline.
 
     Args:
-        steps: which steps it holds, in order.
-        earlier: for a pipeline that starts later: URI and digest of `split`, `records`, `validation`, `model`
-            and `training` as an earlier run left them.
+        steps: which steps it holds, in order. A run on this machine leaves out `embed` unless it is asked for; on
+            Vertex AI the step is always there and passes on nothing unless the parameter `embeddings` is set.
+        earlier: for a pipeline that starts later: URI and digest of `split`, `records`, `validation`, `embeddings`,
+            `model` and `training` as an earlier run left them.
         resources: what each step asks of Vertex AI (default: `pipelines.resources.DEFAULTS`).
         local_code_version: for a run on this machine: takes the place of the images' digests in the cache's key,
             and leaves out requests and retries, which mean nothing here, and the steps of the cloud.
@@ -111,7 +113,7 @@ def build(
         freeze_encoder: bool = True,
         embedding_dim: int = 128,
         attention_dim: int = 64,
-        input_px: int = 64,
+        input_px: int = 0,
         epochs: int = 30,
         tiles_per_bag: int = 128,
         validation_tiles: int = 128,
@@ -125,6 +127,8 @@ def build(
         class_weights: str = "balanced",
         cache_mb: int = 1024,
         mixed_precision: bool = False,
+        embeddings: bool = False,
+        embedding_dtype: str = "float16",
         grid: list = [],  # type: ignore[type-arg]  # noqa: B006 - as above
         checkpoint_dir: str = "",
         bootstrap_samples: int = 1000,
@@ -208,10 +212,28 @@ def build(
             )
             checked = place(task, "validate").outputs
             made["records"], made["validation"] = checked["dataset"], checked["validation"]
+        if "embed" in steps:
+            made["records"] = made.get("records") or bring("records", dsl.Dataset)
+            task = embed_tiles(
+                dataset=made["records"],
+                embeddings=embeddings,
+                encoder=encoder,
+                encoder_path=encoder_path,
+                input_px=input_px,
+                stain_normalisation=stain_normalisation,
+                embedding_dtype=embedding_dtype,
+                seed=seed,
+                checkpoint_dir=checkpoint_dir,
+            )
+            made["embeddings"] = place(task, "embed").outputs["embedded"]
+        elif "embeddings" in given:
+            made["embeddings"] = bring("embeddings", dsl.Dataset)
+        on_embeddings = {"embedded": made["embeddings"]} if "embeddings" in made else {}
         if "train" in steps:
             made["records"] = made.get("records") or bring("records", dsl.Dataset)
             task = train(
                 dataset=made["records"],
+                **on_embeddings,
                 head=head,
                 encoder=encoder,
                 encoder_path=encoder_path,
@@ -232,6 +254,7 @@ def build(
                 class_weights=class_weights,
                 cache_mb=cache_mb,
                 mixed_precision=mixed_precision,
+                embeddings=embeddings,
                 seed=seed,
                 grid=grid,
                 checkpoint_dir=checkpoint_dir,
@@ -244,6 +267,7 @@ def build(
                 model=made.get("model") or bring("model", dsl.Model),
                 training=made.get("training") or bring("training", dsl.Artifact),
                 validation=made.get("validation") or bring("validation", dsl.Artifact),
+                **on_embeddings,
                 bootstrap_samples=bootstrap_samples,
                 gate_metric=gate_metric,
                 gate_split=gate_split,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,15 @@ class Bag:
     spans: tuple[RecordSpan, ...]
 
 
-def index_bags(dataset: TiledDataset, split: str | None = None) -> list[Bag]:
+def index_bags(
+    dataset: TiledDataset, split: str | None = None, locate: Callable[[str], list[RecordSpan]] | None = None
+) -> list[Bag]:
     """The bags of a split (or of all), patients in manifest order; patients without a tile are left out.
+
+    Args:
+        dataset: where the patients are.
+        split: `train`, `val` or `test`.
+        locate: where each tile of a slide lies (default: its record, `dataset.spans`; of embeddings, their own).
 
     Raises:
         WorkError: a part is missing or damaged.
@@ -44,7 +52,7 @@ def index_bags(dataset: TiledDataset, split: str | None = None) -> list[Bag]:
         spans: list[RecordSpan] = []
         image_ids: list[str] = []
         for row in rows:
-            found = dataset.spans(row.image_id) if row.image_id in tiled else []
+            found = (locate or dataset.spans)(row.image_id) if row.image_id in tiled else []
             spans += found
             image_ids += [row.image_id] * len(found)
         if spans:
@@ -165,6 +173,57 @@ def decode_tile(encoded: Any, tile_px: int, side: int | None = None) -> Any:
     return tf.cast(shrink_tiles(tile[None], side)[0], tf.uint8)
 
 
+def stream_records(records: Callable[[], Iterator[bytes]], decode: Callable[[Any], Any], batch: int) -> Iterator[Any]:
+    """Batches of decoded records, in order, the decoding spread over the cores.
+
+    Args:
+        records: yields serialised Examples.
+        decode: of a serialised Example (a string tensor) whatever tf.data can batch.
+        batch: records a batch; the last may hold fewer.
+
+    Raises:
+        WorkError: what `records` raised, or a record does not decode.
+    """
+    with translated_errors() as guard:
+        data = tf.data.Dataset.from_generator(
+            lambda: _in_chunks(guard(records())), output_signature=tf.TensorSpec([None], tf.string)
+        )
+        data = data.prefetch(4).unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        yield from data.batch(batch).prefetch(2)
+
+
+def _in_chunks(records: Iterator[bytes]) -> Iterator[list[bytes]]:
+    """Lists of 64: each thing that a generator hands to tf.data costs as much as a tile's decoding."""
+    while chunk := list(itertools.islice(records, 64)):
+        yield chunk
+
+
+FACTS = {
+    "x": "tile/x",
+    "y": "tile/y",
+    "width": "tile/level0_width",
+    "height": "tile/level0_height",
+    "tissue": "tile/tissue",
+    "label": "tile/label",
+}
+
+
+def decode_instance(data: Any, tile_px: int) -> dict[str, Any]:
+    """A serialised Example as `tiles` uint8 [tile_px, tile_px, 3] and the scalars of `FACTS`; all 0 for empty bytes."""
+    kinds = {key: tf.float32 if key == "tissue" else tf.int64 for key in FACTS}
+
+    def parse() -> dict[str, Any]:
+        wanted = {name: Feature([], kinds[key], *([-1] * (key == "label"))) for key, name in FACTS.items()}
+        found = tf.io.parse_single_example(data, {"image/encoded": Feature([], tf.string), **wanted})
+        scalars = {key: found[name] for key, name in FACTS.items()}
+        return {"tiles": decode_tile(found["image/encoded"], tile_px), **scalars}
+
+    def blank() -> dict[str, Any]:
+        return {"tiles": tf.zeros([tile_px, tile_px, 3], tf.uint8), **{k: tf.zeros([], kinds[k]) for k in FACTS}}
+
+    return dict(tf.cond(tf.strings.length(data) > 0, parse, blank))
+
+
 class TileSource:
     """Reads the chosen tiles of bags, shrunk to `side` px.
 
@@ -206,12 +265,8 @@ class TileSource:
             blank = tf.zeros([self.side, self.side, 3], tf.uint8)
             return tf.cond(tf.strings.length(data) > 0, tile, lambda: blank)
 
-        with translated_errors() as guard:
-            data = tf.data.Dataset.from_generator(
-                lambda: guard(read_spans(spans())), output_signature=tf.TensorSpec([], tf.string)
-            )
-            data = data.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-            yield from data.batch(batch).prefetch(2).as_numpy_iterator()
+        for tiles in stream_records(lambda: read_spans(spans()), decode, batch):
+            yield tiles.numpy()
 
     def batches(
         self,

@@ -118,18 +118,17 @@ class TiledDataset:
         Raises:
             WorkError: a part is missing, cut off, or holds another number of records than it should.
         """
-        spans: list[RecordSpan] = []
-        for part in self.parts:
-            if part.image_id != image_id:
-                continue
-            path = self._part_on_disk(part)
-            found = index_tfrecord(path)
-            if len(found) != part.tiles:
-                raise WorkError(
-                    f"holds {len(found)} records, not {part.tiles}", where=path, mend="run the tiling step again"
-                )
-            spans += [RecordSpan(path, offset, length) for offset, length in found]
-        return spans
+        return [span for part in self.parts if part.image_id == image_id for span in self.spans_of(part)]
+
+    def spans_of(self, part: Part) -> list[RecordSpan]:
+        """As `spans`, of one part."""
+        path = self._part_on_disk(part)
+        found = index_tfrecord(path)
+        if len(found) != part.tiles:
+            raise WorkError(
+                f"holds {len(found)} records, not {part.tiles}", where=path, mend="run the tiling step again"
+            )
+        return [RecordSpan(path, offset, length) for offset, length in found]
 
     def _part_on_disk(self, part: Part) -> str:
         path = self.path(*part.path.split("/"))

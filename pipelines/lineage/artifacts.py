@@ -18,6 +18,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     "split": ("split.csv", "split.html"),
     "records": (*RECORDS, *THUMBNAILS),
     "validation": ("validation.json", "validation.html"),
+    "embeddings": ("embeddings",),
     "model": ("model",),
     "training": ("training",),
     "evaluation": EVALUATION,
