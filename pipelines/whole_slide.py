@@ -1,4 +1,4 @@
-"""The whole-slide pipeline: split → tile → validate (→ embed) → train → evaluate (→ register), a line without control flow."""
+"""The whole-slide pipeline: split → tile → validate → (embed) → train → evaluate → (register), without control flow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ ALL_STEPS = tuple(step.name for step in STEPS)
 PROJECT, LOCATION = "{{$.pipeline_google_cloud_project_id}}", "{{$.pipeline_google_cloud_location}}"
 
 
-def build(
+def build(  # noqa: C901 - one line of steps, each left out or not
     *,
     steps: tuple[str, ...] = ALL_STEPS,
     earlier: Mapping[str, tuple[str, str]] | None = None,
@@ -54,6 +54,13 @@ def build(
         else:
             apply_resources(task, wanted[step])
         return task
+
+    made: dict[str, Any] = {}
+
+    def take(name: str, kind: Any) -> Any:
+        if name not in made:
+            made[name] = bring(name, kind)
+        return made[name]
 
     def bring(name: str, kind: Any) -> Any:
         uri, digest = given[name]
@@ -144,7 +151,6 @@ def build(
         register_blessing: str = "not_worse",
         register_labels: dict = {},  # type: ignore[type-arg]  # noqa: B006
     ) -> None:
-        made: dict[str, Any] = {}
         if "split" in steps:
             task = split_metadata(
                 manifest=manifest,
@@ -162,7 +168,7 @@ def build(
             made["split"] = place(task, "split").outputs["split_manifest"]
         if "tile" in steps:
             task = tile_images(
-                split_manifest=made.get("split") or bring("split", dsl.Dataset),
+                split_manifest=take("split", dsl.Dataset),
                 images_root=images_root,
                 images_fingerprint=images_fingerprint,
                 tile_px=tile_px,
@@ -199,7 +205,7 @@ def build(
                 made["records"] = place(task, "wait").outputs["records"]
         if "validate" in steps:
             task = validate_records(
-                records=made.get("records") or bring("records", dsl.Dataset),
+                records=take("records", dsl.Dataset),
                 max_blank_share=max_blank_share,
                 blank_deviation=blank_deviation,
                 max_duplicates_across_splits=max_duplicates_across_splits,
@@ -213,9 +219,8 @@ def build(
             checked = place(task, "validate").outputs
             made["records"], made["validation"] = checked["dataset"], checked["validation"]
         if "embed" in steps:
-            made["records"] = made.get("records") or bring("records", dsl.Dataset)
             task = embed_tiles(
-                dataset=made["records"],
+                dataset=take("records", dsl.Dataset),
                 embeddings=embeddings,
                 encoder=encoder,
                 encoder_path=encoder_path,
@@ -226,13 +231,11 @@ def build(
                 checkpoint_dir=checkpoint_dir,
             )
             made["embeddings"] = place(task, "embed").outputs["embedded"]
-        elif "embeddings" in given:
-            made["embeddings"] = bring("embeddings", dsl.Dataset)
-        on_embeddings = {"embedded": made["embeddings"]} if "embeddings" in made else {}
+        known = "embeddings" in made or "embeddings" in given
+        on_embeddings = {"embedded": take("embeddings", dsl.Dataset)} if known else {}
         if "train" in steps:
-            made["records"] = made.get("records") or bring("records", dsl.Dataset)
             task = train(
-                dataset=made["records"],
+                dataset=take("records", dsl.Dataset),
                 **on_embeddings,
                 head=head,
                 encoder=encoder,
@@ -263,10 +266,10 @@ def build(
             made["model"], made["training"] = trained["model"], trained["training"]
         if "evaluate" in steps:
             task = evaluate(
-                dataset=made.get("records") or bring("records", dsl.Dataset),
-                model=made.get("model") or bring("model", dsl.Model),
-                training=made.get("training") or bring("training", dsl.Artifact),
-                validation=made.get("validation") or bring("validation", dsl.Artifact),
+                dataset=take("records", dsl.Dataset),
+                model=take("model", dsl.Model),
+                training=take("training", dsl.Artifact),
+                validation=take("validation", dsl.Artifact),
                 **on_embeddings,
                 bootstrap_samples=bootstrap_samples,
                 gate_metric=gate_metric,

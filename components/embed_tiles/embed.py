@@ -79,7 +79,8 @@ def embed_tiles(
         root: a tiled dataset.
         out: folder or `gs://` place.
         parameters: how to embed.
-        shard, shards: this call does the parts number `shard`, `shard + shards`, …
+        shard: this call's number among the shards, from 0.
+        shards: how many there are; this one does the parts number `shard`, `shard + shards`, …
 
     Raises:
         InputError: parameters, or an encoder that can't be had.

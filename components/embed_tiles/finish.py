@@ -111,6 +111,9 @@ def _save_encoder(out: str, schema: EmbeddedSchema, encoder: keras.Model) -> Non
         folder = os.path.join(scratch, "encoder")
         save_keras(encoder, folder, {"encoder": schema.encoder})
         for name, info in sorted(storage.list_files(folder).items()):
-            with open(info.path, "rb") as source, storage.open_atomic(storage.join(out, "encoder", name)) as copy:
+            with (
+                storage.open_stream(info.path) as source,
+                storage.open_atomic(storage.join(out, "encoder", name)) as copy,
+            ):
                 while block := source.read(8 << 20):
                     copy.write(block)

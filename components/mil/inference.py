@@ -133,7 +133,7 @@ def fitting_embeddings(model: BagModel, dataset: TiledDataset, root: str) -> Emb
 def _same_preparation(model: BagModel, made: dict[str, Any]) -> bool:
     given = model.metadata.get("parameters", {})
     same_colours = made["stain_normalisation"] == given.get("stain_normalisation", "none") == "none"
-    return same_colours and made["input_px"] == model.input_px
+    return bool(same_colours and made["input_px"] == model.input_px)
 
 
 def _read_bag(model: BagModel, bag: Bag, embedded: EmbeddedDataset) -> dict[str, NDArray[Any]]:

@@ -67,7 +67,8 @@ class BagModel(keras.Model):
         """A batch of padded bags.
 
         Args:
-            inputs: `tiles` uint8 [b, n, h, w, 3] (of a model of embeddings these, [b, n, d]) and `mask` bool [b, n], False where a tile is padding.
+            inputs: `tiles` uint8 [b, n, h, w, 3] (of a model of embeddings these, [b, n, d]) and `mask` bool [b, n],
+                False where a tile is padding.
             training: whether dropout is on.
 
         Returns:
@@ -116,7 +117,8 @@ def create_bag_model(
     `embedding_dim`.
 
     Args:
-        head, encoder: names in the registries.
+        head: name in the registry.
+        encoder: name in the registry.
         tile_px: side of the tiles, px.
         label_names: the classes in the order of the logits.
         metadata: see `BagModel`.

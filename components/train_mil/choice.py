@@ -72,7 +72,8 @@ def train_best(
         parameters: what every set starts from; without a grid, what is trained.
         grid: sets of parameters.
         work_dir: see `train_mil`; each set has a folder in it.
-        split_table, embedded: see `train_mil`.
+        split_table: see `train_mil`.
+        embedded: see `train_mil`.
 
     Raises:
         InputError: a grid that makes no sense, or no validation split to choose by; and as `train_mil`.

@@ -22,7 +22,7 @@ class TrainingParameters:
         encoder_path: the saved model, or the weights of a network by name; a path or `gs://`.
         freeze_encoder: keep such an encoder's weights; what is trained then is a projection after it, and the head.
         embedding_dim, attention_dim: length of what the head sees; rows of the attention's V and U.
-        input_px: side the tiles are brought to before the encoder, px; 0 for the encoder's own: 64 of the small one, 224.
+        input_px: side the tiles are brought to before the encoder, px; 0 for its own (64 of the small one).
         epochs: at most; a cosine takes the learning rate down over them.
         tiles_per_bag: tiles drawn of each bag and epoch.
         validation_tiles: tiles of each validation bag, spread over it, the same in every epoch.

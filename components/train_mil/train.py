@@ -98,7 +98,7 @@ def train_mil(
     workers = join_workers()
     dataset = TiledDataset(root, split_table)
     source = open_embedded(embedded, dataset, parameters) if parameters.embeddings else None
-    train, validation = (index_bags(dataset, split, source and source.spans) for split in ("train", "val"))
+    train, validation = (index_bags(dataset, split, source.spans if source else None) for split in ("train", "val"))
     _check_bags(dataset, train, validation)
     prepare_determinism(parameters)
     reference = None if source else fit_stain(dataset, parameters, train)
@@ -113,7 +113,7 @@ def train_mil(
         log.info("worker %d of %d, %d devices in all", workers.index + 1, workers.count, workers.replicas)
     with workers.scope():
         model = build_model(dataset, parameters, reference, source)
-        trainer = make_trainer(model, parameters, train, validation, workers, source and source.schema)
+        trainer = make_trainer(model, parameters, train, validation, workers, source.schema if source else None)
         state = trainer.fit(work_dir, training_key(parameters, dataset))
         check_history(state)
         if workers.is_chief:
@@ -151,7 +151,7 @@ def open_embedded(root: str, dataset: TiledDataset, parameters: TrainingParamete
     source = EmbeddedDataset(root or storage.join(dataset.root, FOLDER))
     source.check_source(dataset)
     made, mend = source.schema.encoder, "run `bagline embed` with these parameters"
-    wanted = {"name": parameters.encoder, "stain_normalisation": parameters.stain_normalisation}
+    wanted: dict[str, Any] = {"name": parameters.encoder, "stain_normalisation": parameters.stain_normalisation}
     wanted |= {"input_px": parameters.input_px} if parameters.input_px else {}
     for name, value in wanted.items():
         if made[name] != value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -96,8 +97,11 @@ def build_application(
     if encoder_path != RANDOM:
         path = fetch_model(encoder_path, mend)
         try:
-            network.load_weights(path)
-        except (ValueError, TypeError, OSError, KeyError, IndexError) as error:
+            with warnings.catch_warnings():
+                # of a file that lacks layers Keras only warns, and leaves their weights as they were
+                warnings.filterwarnings("error", message="Skipping", category=UserWarning)
+                network.load_weights(path)
+        except (ValueError, TypeError, OSError, KeyError, IndexError, UserWarning) as error:
             reason = " ".join(str(error).split())[:120]
             raise InputError(f"holds no weights of {name} ({reason})", where=encoder_path, mend=mend) from None
     network.trainable = not freeze_encoder

@@ -44,7 +44,10 @@ def build_saved(
     if is_saved_model(path):
         if not freeze_encoder:
             raise InputError("a SavedModel can't be trained on", where=encoder_path, mend="leave freeze_encoder true")
-        inner, side = encode_with(path)
+        try:
+            inner, side = encode_with(path)
+        except InputError as error:
+            raise InputError(error.what, where=encoder_path, mend=error.mend) from None
     else:
         inner, side = _open_keras(path, encoder_path)
         inner.trainable = not freeze_encoder

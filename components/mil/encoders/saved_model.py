@@ -41,10 +41,8 @@ class SavedModelEncoder(layers.Layer):
     def call(self, pictures: Any) -> Any:
         """float32 [n, side, side, 3], 0–255, to float32 [n, values]."""
         serve, name, given, made = self._held[0]["parts"]
-        if given.dtype.is_floating:
-            pictures = tf.cast(pictures, given.dtype) / 255
-        else:
-            pictures = tf.cast(pictures, given.dtype)
+        pictures = tf.cast(pictures, given.dtype)
+        pictures = pictures / 255 if given.dtype.is_floating else pictures
         return tf.ensure_shape(tf.cast(serve(**{name: pictures})[made], tf.float32), [None, self.values])
 
     def compute_output_spec(self, pictures: Any) -> Any:
