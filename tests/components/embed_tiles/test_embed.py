@@ -21,7 +21,6 @@ from components.mil.inference import fitting_embeddings, load_bag_model, predict
 from components.records.dataset import TiledDataset
 from components.records.embedded import EmbeddedDataset, encode_blocks, read_rows
 from components.records.errors import InputError, WorkError
-from components.records.provenance import tree_digest
 from components.train_mil.parameters import TrainingParameters
 from components.train_mil.train import train_mil
 

@@ -72,7 +72,7 @@ class TestApplications:
         assert create_encoder("efficientnetv2_b0", 64, encoder_path="random", freeze_encoder=False).trainable_variables
 
     def test_errors(self, tmp_path):
-        with pytest.raises(InputError, match="'resnet50' needs encoder_path; .* or 'random'"):
+        with pytest.raises(InputError, match="'resnet50' needs encoder_path; "):
             create_encoder("resnet50", 64)
         with pytest.raises(InputError, match="no such file"):
             create_encoder("resnet50", 64, encoder_path=str(tmp_path / "none.weights.h5"))
