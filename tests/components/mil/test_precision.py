@@ -26,7 +26,9 @@ def outputs(head):
     )
     out = model({"tiles": TILES, "mask": MASK}, training=False)
     instances = np.asarray(model.encoder(TILES[0]))
-    return {name: np.asarray(out[name]) for name in ("probabilities", "logits", "attention")}, model.head.stream(instances)
+    return {name: np.asarray(out[name]) for name in ("probabilities", "logits", "attention")}, model.head.stream(
+        instances
+    )
 
 
 @pytest.mark.parametrize("head", sorted(HEADS))
