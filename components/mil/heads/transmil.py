@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from components.mil.heads.nystrom import NystromAttention
@@ -126,7 +127,7 @@ def _side(count: Any) -> Any:
 
 
 def _take(tokens: Any, at: Any) -> Any:
-    return ops.take_along_axis(tokens, ops.expand_dims(at, -1), axis=1)
+    return tf.gather(tokens, at, batch_dims=1)  # Keras's own would spread the indices over the width
 
 
 def _like(held: Any, tokens: Any) -> Any:
