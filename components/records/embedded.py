@@ -250,7 +250,7 @@ def read_rows(spans: Iterable[RecordSpan], dim: int, dtype: str) -> NDArray[Any]
     rows = np.empty((len(chosen), dim), kind)
     if not chosen:
         return rows
-    flat = memoryview(rows.view(np.uint8).reshape(-1))
+    flat: Any = rows.view(np.uint8).reshape(-1)
     length, at = chosen[0].length, 0
     with contextlib.ExitStack() as stack:
         opened: dict[str, IO[bytes]] = {}
