@@ -113,7 +113,12 @@ def create_bag_model(
 
 
 def save_bag_model(model: BagModel, folder: str) -> None:
-    """Saves as a Keras model folder with `bagline.json` beside the weights; replaces what is there.
+    """Saves as a Keras model folder with `bagline.json` beside the weights; replaces what is there."""
+    save_model(model, folder, {**model.metadata, "label_names": model.label_names})
+
+
+def save_model(model: keras.Model, folder: str, card: dict[str, Any]) -> None:
+    """Saves a Keras model as a folder, with `card` as `bagline.json` beside the weights; replaces what is there.
 
     The date that Keras writes is taken out and its memory addresses are renumbered: equal models are equal files.
     """
@@ -132,7 +137,7 @@ def save_bag_model(model: BagModel, folder: str) -> None:
             config = storage.read_json(fresh / "config.json")
             _renumber_shared(config, {})
             storage.write_json(fresh / "config.json", config)
-            storage.write_json(fresh / CARD, {**model.metadata, "label_names": model.label_names})
+            storage.write_json(fresh / CARD, card)
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(fresh, target)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
-from xml.parsers import expat  # noqa: S407 - `_parse_xml` refuses document types, and so every entity
+from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray

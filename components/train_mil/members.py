@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from components.mil.encoders.dense import measure_scale
 from components.mil.model import BagModel
+from components.mil.optimizer import create_optimizer
 from components.records.provenance import derive_seed
 from components.train_mil.measures import balanced_weights
-from components.train_mil.optimizer import create_optimizer
 from components.train_mil.parameters import TrainingParameters
 
 import keras  # isort: skip  (after components.mil, which silences TensorFlow's import)

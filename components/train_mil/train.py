@@ -20,6 +20,7 @@ import keras  # isort: skip
 import numpy as np  # isort: skip
 import tensorflow as tf  # isort: skip
 
+from components.mil.checkpoint import State, training_key
 from components.mil.model import BagModel, create_bag_model, save_bag_model
 from components.mil.stain import Reference, fit_reference
 from components.records import storage
@@ -27,7 +28,6 @@ from components.records.dataset import TiledDataset
 from components.records.errors import InputError, WorkError, name_first
 from components.records.provenance import code_version, derive_seed
 from components.records.schema import SCHEMA_VERSION
-from components.train_mil.checkpoint import State, training_key
 from components.train_mil.loop import BagTrainer
 from components.train_mil.parameters import TrainingParameters
 from components.train_mil.shared_loop import SharedBagTrainer
