@@ -38,6 +38,11 @@ def create_tile_model(encoder: str, tile_px: int, *, dropout: float = 0.0, **opt
     return keras.Model(tiles, x, name="tile_model")
 
 
+def encoder_of(model: keras.Model) -> keras.Model:
+    """The encoder inside a tile classifier."""
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
+
+
 def logits_of(model: keras.Model) -> keras.Model:
     """The same model, weights shared, as far as its logit: what a loss takes."""
     return keras.Model(model.input, model.get_layer("logit").output)

@@ -15,7 +15,9 @@ from components.readers.polygon import Polygon
 from components.records.errors import SlideError
 
 XML, GEOJSON = (".xml",), (".geojson", ".json")
-EXCLUSIONS = frozenset({"_2", "exclusion", "exclude", "excluded", "ignore", "ignore*", "normal", "non-tumor", "non-tumour"})
+EXCLUSIONS = frozenset(
+    {"_2", "exclusion", "exclude", "excluded", "ignore", "ignore*", "normal", "non-tumor", "non-tumour"}
+)
 _AREAS, _NO_AREAS = ("polygon", "spline", "rectangle"), ("dot", "pointset", "measurement", "none")
 _WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 _MOST_BYTES = 1 << 28

@@ -49,7 +49,9 @@ class Slabs:
     def measure(self, begin: Floats, width: float) -> Floats:
         """The area between `begin` and `begin + width` of each column, float64 [columns]."""
         begin = begin[:, None]
-        return np.asarray((_mean_clipped(self.right, begin, width) - _mean_clipped(self.left, begin, width)) @ self.height)
+        return np.asarray(
+            (_mean_clipped(self.right, begin, width) - _mean_clipped(self.left, begin, width)) @ self.height
+        )
 
 
 def _mean_clipped(ends: Floats, begin: Floats, width: float) -> Floats:

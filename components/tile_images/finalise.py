@@ -224,7 +224,11 @@ def remove_stale(out: str, outcome: Outcome, tasks: Sequence[SlideTask], pages: 
 def is_ours(name: str) -> bool:
     """Whether a file below records/, thumbnails/ or qc/ is of a kind that tiling writes."""
     path = PurePosixPath(name)
-    return path.suffix in (".tfrecord", ".jpg", ".html") or path.name.endswith(".mask.png") or (path.name.startswith(".") and path.suffix == ".tmp")
+    return (
+        path.suffix in (".tfrecord", ".jpg", ".html")
+        or path.name.endswith(".mask.png")
+        or (path.name.startswith(".") and path.suffix == ".tmp")
+    )
 
 
 def check_losses(summary: dict[str, Any], entries: Sequence[LedgerEntry], parameters: TilingParameters) -> None:

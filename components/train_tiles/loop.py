@@ -15,7 +15,7 @@ from components.mil.bags import TileSource
 from components.mil.checkpoint import State, load_state, save_state
 from components.mil.encoders.small_cnn import scale_to_data
 from components.mil.optimizer import create_optimizer
-from components.mil.tile_model import logits_of
+from components.mil.tile_model import encoder_of, logits_of
 from components.mil.tiles import TileTable
 from components.records.provenance import derive_seed
 from components.statistics.delong import estimate_auc
@@ -112,7 +112,7 @@ class TileTrainer:
         if state is None:
             if self.parameters.encoder == "small_cnn":
                 some = spread_tiles(len(self.labels), SCALE_TILES)
-                scale_to_data(self.model.get_layer("encoder"), next(self._train.stream(some, len(some))))
+                scale_to_data(encoder_of(self.model), next(self._train.stream(some, len(some))))
             state = self._snapshot([], [], 0)
         self.model.set_weights(state.weights)
         for variable, value in zip(self.optimizer.variables, state.optimizer, strict=True):
@@ -146,7 +146,11 @@ class TileTrainer:
         told = ", ".join(f"{name} {value:.4f}" for name, value in entry.items() if name not in ("epoch", "seconds"))
         log.info("epoch %d of %d: %s", epoch, self.parameters.epochs, told)
         history = [*state.history, entry]
-        if not state.best_epoch or _rank(entry) > _rank(state.history[state.best_epoch - 1]) or not self._has_validation:
+        if (
+            not state.best_epoch
+            or _rank(entry) > _rank(state.history[state.best_epoch - 1])
+            or not self._has_validation
+        ):
             return self._snapshot(history, self.model.get_weights(), epoch)
         return self._snapshot(history, state.best, state.best_epoch)
 

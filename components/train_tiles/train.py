@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from components.mil.tile_model import create_tile_model, save_tile_model  # first: it silences TensorFlow's import
+from components.mil.tile_model import (
+    create_tile_model,
+    encoder_of,
+    save_tile_model,
+)  # first: it silences TensorFlow's import
 
 import keras  # isort: skip
 import tensorflow as tf  # isort: skip
@@ -94,7 +98,7 @@ def train_tiles(
     keras.utils.set_random_seed(derive_seed(parameters.seed, "weights") % 2**32)
     tf.config.experimental.enable_op_determinism()
     model = create_tile_model(tile_px=dataset.schema.tile_px, **_of_model(parameters))
-    side = input_side(model.get_layer("encoder"))
+    side = input_side(encoder_of(model))
     trainer = TileTrainer(model, parameters, train, validation, tile_px=dataset.schema.tile_px, side=side)
     state = trainer.fit(work_dir, training_key(parameters, dataset))
     if not all(abs(value) < float("inf") for entry in state.history for value in entry.values()):
@@ -127,9 +131,7 @@ def _tell(left_out: Sequence[LeftOut]) -> str:
     return f"{left_out[0].image_id} ({left_out[0].reason})"
 
 
-def _check_tiles(
-    dataset: TiledDataset, train: TileTable, validation: TileTable, left_out: Sequence[LeftOut]
-) -> None:
+def _check_tiles(dataset: TiledDataset, train: TileTable, validation: TileTable, left_out: Sequence[LeftOut]) -> None:
     if not any(row.split for row in dataset.manifest.rows):
         raise InputError(
             "its records have no split",
@@ -145,7 +147,9 @@ def _check_tiles(
         )
     for kind, name in ((1, "marked"), (0, "unmarked")):
         if not (train.labels == kind).any():
-            raise InputError(f"the train split has no {name} tile", where=dataset.root, mend="split again, or add slides")
+            raise InputError(
+                f"the train split has no {name} tile", where=dataset.root, mend="split again, or add slides"
+            )
     if len(set(validation.labels.tolist())) < 2:
         log.warning("the validation split has no tiles of both kinds: there is no AUC to choose the epoch by")
 
@@ -164,9 +168,7 @@ def _card(dataset: TiledDataset, parameters: TileTrainingParameters) -> dict[str
     }
 
 
-def _write_history(
-    training_dir: str, state: State, parameters: TileTrainingParameters, model: keras.Model
-) -> None:
+def _write_history(training_dir: str, state: State, parameters: TileTrainingParameters, model: keras.Model) -> None:
     storage.write_json(
         storage.join(training_dir, "history.json"),
         {
