@@ -4,7 +4,7 @@ The same steps as the whole-slide pipeline, with a classifier of single tiles in
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kfp import dsl
@@ -47,7 +47,6 @@ def build(
         InputError: the training is to have several workers.
     """
     wanted = resources or DEFAULTS
-    given_before = earlier or {}
     in_cloud, asked = not local_code_version, wanted["train"]
     if asked.workers > 1:
         raise InputError(
@@ -65,52 +64,61 @@ def build(
             task.set_env_variable("BAGLINE_CODE_VERSION", local_code_version)
         return task
 
-    def bring(name: str, kind: Any) -> Any:
-        uri, digest = given_before[name]
-        task = dsl.importer(artifact_uri=uri, artifact_class=kind, metadata={"digest": digest})
-        return task.set_display_name(f"earlier {name}").output
-
     def tile_classifier(*values: Any) -> None:
         given = {parameter.name: value for parameter, value in zip(parameters, values, strict=True)}
-        made: dict[str, Any] = {}
 
-        def run(component: Any, face: Any, step: str, **more: Any) -> Any:
+        def run(face: Any, step: str, **more: Any) -> Any:
             known = inspect.signature(face.python_func).parameters
-            values = {name: value for name, value in given.items() if name in known}
-            return place(component(**values, **more), step)
+            component = train if face is train_tiles else face
+            return place(component(**{name: value for name, value in given.items() if name in known}, **more), step)
 
-        def need(name: str, kind: Any) -> Any:
-            if name not in made:
-                made[name] = bring(name, kind)
-            return made[name]
-
-        if "split" in steps:
-            made["split"] = run(split_metadata, split_metadata, "split").outputs["split_manifest"]
-        if "tile" in steps:
-            task = run(tile_images, tile_images, "tile", split_manifest=need("split", dsl.Dataset))
-            made["records"] = task.outputs["records"]
-            if in_cloud:  # as in the whole-slide pipeline
-                task.set_env_variable("BAGLINE_LAUNCH_ONLY", "1")
-                waited = await_tiling(tiled=made["records"], gcp_resources=task.outputs["gcp_resources"])
-                made["records"] = place(waited, "wait").outputs["records"]
-        if "validate" in steps:
-            task = run(validate_records, validate_records, "validate", records=need("records", dsl.Dataset))
-            made["records"], made["validation"] = task.outputs["dataset"], task.outputs["validation"]
-        if "train" in steps:
-            task = run(train, train_tiles, "train", dataset=need("records", dsl.Dataset))
-            made["model"], made["training"] = task.outputs["model"], task.outputs["training"]
-        if "evaluate" in steps:
-            run(
-                evaluate_tiles,
-                evaluate_tiles,
-                "evaluate",
-                dataset=need("records", dsl.Dataset),
-                model=need("model", dsl.Model),
-                training=need("training", dsl.Artifact),
-                validation=need("validation", dsl.Artifact),
-            )
+        _chain(steps, run, place, earlier or {}, in_cloud=in_cloud)
 
     tile_classifier.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     tile_classifier.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     description = "Whole-slide images with lesion masks to a classifier of tiles: tile AUC, slide AUC, FROC, heatmaps."
     return dsl.pipeline(tile_classifier, name=NAME, description=description)
+
+
+def _chain(
+    steps: tuple[str, ...],
+    run: Callable[..., Any],
+    place: Callable[[Any, str], Any],
+    earlier: Mapping[str, tuple[str, str]],
+    *,
+    in_cloud: bool,
+) -> None:
+    """Makes the tasks of the steps; what none of them makes is brought from an earlier run."""
+    made: dict[str, Any] = {}
+
+    def need(name: str, kind: Any) -> Any:
+        if name not in made:
+            uri, digest = earlier[name]
+            task = dsl.importer(artifact_uri=uri, artifact_class=kind, metadata={"digest": digest})
+            made[name] = task.set_display_name(f"earlier {name}").output
+        return made[name]
+
+    if "split" in steps:
+        made["split"] = run(split_metadata, "split").outputs["split_manifest"]
+    if "tile" in steps:
+        task = run(tile_images, "tile", split_manifest=need("split", dsl.Dataset))
+        made["records"] = task.outputs["records"]
+        if in_cloud:  # as in the whole-slide pipeline
+            task.set_env_variable("BAGLINE_LAUNCH_ONLY", "1")
+            waited = await_tiling(tiled=made["records"], gcp_resources=task.outputs["gcp_resources"])
+            made["records"] = place(waited, "wait").outputs["records"]
+    if "validate" in steps:
+        task = run(validate_records, "validate", records=need("records", dsl.Dataset))
+        made["records"], made["validation"] = task.outputs["dataset"], task.outputs["validation"]
+    if "train" in steps:
+        task = run(train_tiles, "train", dataset=need("records", dsl.Dataset))
+        made["model"], made["training"] = task.outputs["model"], task.outputs["training"]
+    if "evaluate" in steps:
+        run(
+            evaluate_tiles,
+            "evaluate",
+            dataset=need("records", dsl.Dataset),
+            model=need("model", dsl.Model),
+            training=need("training", dsl.Artifact),
+            validation=need("validation", dsl.Artifact),
+        )

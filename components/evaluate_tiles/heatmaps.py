@@ -29,6 +29,8 @@ from components.records.dataset import Thumbnail
 GAP = 12
 CLASSES = ("Lesion 0-20%", "Lesion 20-40%", "Lesion 40-60%", "Lesion 60-80%", "Lesion 80-100%")
 _TRUTH = (200, 60, 40)
+# of the colour of what is no lesion, so that the line shows on red stains
+_KEPT = 0.4
 
 
 def write_lesion_map(
@@ -57,7 +59,7 @@ def write_lesion_map(
 def draw_truth(
     picture: Picture, slide: SlidePrediction, downsample: float, truth: tuple[Mask, float] | None
 ) -> Picture:
-    """The picture with a line around what the mask marks; without a mask around the tiles that are marked."""
+    """The picture, faded, with a line around what the mask marks; without a mask around the tiles that are marked."""
     height, width = picture.shape[:2]
     if truth is not None:
         mask, of_mask = truth
@@ -70,7 +72,8 @@ def draw_truth(
         boxes = boxes_on_thumbnail(slide.as_tiles(), downsample, (height, width))
         for x0, y0, x1, y1 in boxes[slide.tile_labels == 1].tolist():
             marked[y0:y1, x0:x1] = True
-    drawn = picture.copy()
+    faded = np.round(picture * _KEPT + 255 * (1 - _KEPT)).astype(np.uint8)
+    drawn: Picture = np.where(marked[..., None], picture, faded)
     drawn[outline(marked)] = _TRUTH
     return drawn
 

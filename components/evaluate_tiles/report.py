@@ -28,7 +28,11 @@ _MOST_ROWS = 60
 _CURVE_POINTS = 400
 _SPLITS = ("val", "test")
 _NAMES = {"val": "Validation", "test": "Test"}
-_RULE_NAMES = {"max": "the highest tile", "mean_top_5": "the mean of the 5 highest tiles", "mean_top_20": "the mean of the 20 highest tiles"}  # fmt: skip
+_RULE_NAMES = {
+    "max": "the highest tile",
+    "mean_top_5": "the mean of the 5 highest tiles",
+    "mean_top_20": "the mean of the 20 highest tiles",
+}
 
 
 def write_report(

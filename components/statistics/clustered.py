@@ -1,4 +1,4 @@
-"""AUC of tiles or slides with intervals that know that those of one patient are alike: patients are drawn, not tiles."""
+"""AUC of tiles or slides with intervals that know that those of one patient are alike: patients are drawn."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def mark_labels(areas: NDArray[np.float64], side: int, min_lesion: float) -> NDA
     Args:
         areas: level-0 px² of each tile that the mask marks.
         side: level-0 px of a tile.
-        min_lesion: 0 for anything at all; below 1 the least share of the tile; from 1 on the least number of level-0 px.
+        min_lesion: 0 for anything at all; below 1 the least share of the tile; from 1 on the least level-0 px.
     """
     least = min_lesion * side * side if min_lesion < 1 else min_lesion
     return np.asarray((areas > 0) & (areas >= least * (1 - 1e-9)), np.int8)

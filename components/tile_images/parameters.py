@@ -32,8 +32,8 @@ class TilingParameters:
         default_mpp: µm/px at level 0 of slides of which neither manifest nor file says it; 0 leaves it unknown.
         allow_absurd_mpp: takes a resolution outside 0.05–40 µm/px as true.
         mpp_tolerance: a level that is off the wanted mpp by at most this share is taken as it is, not resampled.
-        min_lesion: how much of a tile the lesion mask must mark for `tile/label` 1: 0 for any bit of it, below 1 a share
-            of the tile, from 1 on a number of level-0 px.
+        min_lesion: how much of a tile the lesion mask must mark for `tile/label` 1: 0 for any bit of it, below 1 a
+            share of the tile, from 1 on a number of level-0 px.
         lesion_classes: groups or classifications of drawn annotations that are lesions, parted by commas; empty for
             all but exclusions.
         max_failed_share: share of slides, 0–1, that may be failed or partial before the step fails at its end.

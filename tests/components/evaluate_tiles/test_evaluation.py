@@ -131,7 +131,8 @@ def test_everything_is_written_and_every_slide_is_accounted_for(root, tmp_path):
     assert test["tile_auc"] == test["slide_auc"] == 1.0
     assert metrics["val"]["froc"]["score"] == 1.0
     assert done.flat_metrics()["test_tile_auc"] == 1.0
-    rows = list(csv.DictReader(gzip.open(tmp_path / "tile_predictions.csv.gz", "rt")))
+    with gzip.open(tmp_path / "tile_predictions.csv.gz", "rt") as stream:
+        rows = list(csv.DictReader(stream))
     assert len(rows) == 8 * 4
     assert {row["tile_label"] for row in rows} == {"0", "1", ""}
     slides = {row["image_id"]: row for row in csv.DictReader((tmp_path / "slides.csv").open())}
@@ -159,8 +160,8 @@ def test_the_same_inputs_give_the_same_bytes(root, tmp_path):
 
 def test_slides_with_too_little_tissue_are_left_out_and_said_so(tiled_dataset, tmp_path):
     root = tiled_dataset(edit_record=lambda row, number, features: {**features, "tile/label": number % 2})
+    parameters = TileEvaluationParameters(min_tiles_per_slide=5)
     with pytest.raises(WorkError, match="no val or test slide has tiles"):
-        parameters = TileEvaluationParameters(min_tiles_per_slide=5)
         evaluate_tiles(root, "", str(tmp_path), predictor=predict_from_label, parameters=parameters)
 
 

@@ -27,7 +27,9 @@ def test_oversampling_takes_every_tile_and_repeats_the_scarce():
     counts = np.bincount(chosen, minlength=200)
     assert (counts[:10] == 19).all()
     assert (counts[10:] == 1).all()
-    assert share(choose_tiles(LABELS, "oversample", seed=1, epoch=1, lesion_share=0.25)) == pytest.approx(0.25, abs=0.01)
+    assert share(choose_tiles(LABELS, "oversample", seed=1, epoch=1, lesion_share=0.25)) == pytest.approx(
+        0.25, abs=0.01
+    )
 
 
 def test_undersampling_takes_every_scarce_tile_and_other_plenty_each_epoch():
