@@ -25,9 +25,7 @@ class Pace(Protocol):
         ...
 
 
-def create_optimizer(
-    parameters: Pace, steps: int, clip: float | None = CLIPNORM
-) -> keras.optimizers.Optimizer:
+def create_optimizer(parameters: Pace, steps: int, clip: float | None = CLIPNORM) -> keras.optimizers.Optimizer:
     """AdamW: a twentieth of the steps up to the learning rate, then a cosine down to a tenth of it.
 
     Args:

@@ -14,6 +14,7 @@ THUMBNAILS = ("thumbnails", "thumbnails.json")
 EVALUATION = (
     "metrics.json",
     "predictions.csv",
+    "held_out.csv",
     "tile_predictions.csv.gz",
     "slides.csv",
     "calibration.json",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import components.mil  # noqa: F401 - its classes are part of the saved model
 from pipelines.cli import main
 
 SETTINGS = [
