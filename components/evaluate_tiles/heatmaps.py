@@ -66,7 +66,7 @@ def draw_truth(
         factor = max(1, round(downsample / of_mask))
         padded = np.pad(mask, ((0, -mask.shape[0] % factor), (0, -mask.shape[1] % factor)))
         small = padded.reshape(padded.shape[0] // factor, factor, -1, factor).any(axis=(1, 3))
-        marked = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.NEAREST)).astype(bool)
+        marked = np.asarray(Image.fromarray(np.asarray(small, bool)).resize((width, height), Image.Resampling.NEAREST)).astype(bool)
     else:
         marked = np.zeros((height, width), bool)
         boxes = boxes_on_thumbnail(slide.as_tiles(), downsample, (height, width))

@@ -106,4 +106,3 @@ def test_tissue_share_equals_the_mean_of_the_mask(seed, downsample, side):
 def test_a_label_takes_as_much_of_a_tile_as_is_asked_for(least, labels):
     areas = np.array([0.0, 0.01, 1.0, 256.0, 1024.0])
     assert grid.mark_labels(areas, 32, least).tolist() == labels
-
