@@ -45,6 +45,11 @@ STEPS = (
     Step("evaluate", "evaluate", {"evaluation": "."}),
     Step("register", "register-model", {}, cloud_only=True),
 )
+TILE_STEPS = (
+    *STEPS[:3],
+    Step("train", "train-tiles", {"model": "model", "training": "training"}),
+    Step("evaluate", "evaluate-tiles", {"evaluation": "."}),
+)
 PREDICT_STEPS = (
     Step("prepare", "prepare-prediction", {"slides": "split.csv", "saved_model": "model"}),
     Step("tile", "tile-images", {"records": "."}),
@@ -71,6 +76,7 @@ def fold_steps(folds: int, repeats: int) -> tuple[Step, ...]:
 
 PIPELINES = {
     "whole-slide": Pipeline("pipelines.whole_slide", STEPS),
+    "tile-classifier": Pipeline("pipelines.tile_classifier", TILE_STEPS),
     "batch-predict": Pipeline("pipelines.batch_predict", PREDICT_STEPS),
     "cross-validate": Pipeline("pipelines.cross_validate", fold_steps(5, 1)),
 }

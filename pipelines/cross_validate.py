@@ -19,22 +19,12 @@ from components.tile_images.component import await_tiling, tile_images
 from components.train_mil.component import train_mil
 from components.validate_records.component import validate_records
 from pipelines.resources import DEFAULTS, Resources, apply_resources, as_custom_job
+from pipelines.shared_parameters import parameters_of_steps
 
 NAME = "cross-validate"
 FOLDS, REPEATS = 5, 1
-_PLAIN = (str, int, float, bool, list, dict)
 # what the build decides, and what a gate would need: a fold's model is not one to be used alone
 _NOT_PARAMETERS = {"folds", "repeats", "gate_metric", "gate_split", "gate_threshold", "previous_metrics"}
-
-
-def parameters_of_steps(*components: Any) -> list[inspect.Parameter]:
-    """Every parameter of the components, each once, those without a default first: one name, one value."""
-    found: dict[str, inspect.Parameter] = {}
-    for component in components:
-        for name, parameter in inspect.signature(component.python_func).parameters.items():
-            if parameter.annotation in _PLAIN and name not in _NOT_PARAMETERS:
-                found.setdefault(name, parameter)
-    return sorted(found.values(), key=lambda parameter: parameter.default is not inspect.Parameter.empty)
 
 
 def build(
@@ -67,7 +57,8 @@ def build(
     train = (
         as_custom_job(train_mil, "train", wanted["train"]) if in_cloud and wanted["train"].is_custom_job else train_mil
     )
-    parameters = parameters_of_steps(split_folds, tile_images, validate_records, embed_tiles, train_mil, evaluate)
+    faces = (split_folds, tile_images, validate_records, embed_tiles, train_mil, evaluate)
+    parameters = parameters_of_steps(*faces, without=_NOT_PARAMETERS)
 
     def place(task: Any, step: str, fold: str = "") -> Any:
         task.set_display_name(f"{step} {fold}".strip())

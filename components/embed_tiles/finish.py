@@ -105,11 +105,11 @@ def _remove_others(out: str, wanted: set[str]) -> None:
 
 
 def _save_encoder(out: str, schema: EmbeddedSchema, encoder: keras.Model) -> None:
-    from components.mil.model import save_keras
+    from components.mil.model import save_model
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = os.path.join(scratch, "encoder")
-        save_keras(encoder, folder, {"encoder": schema.encoder})
+        save_model(encoder, folder, {"encoder": schema.encoder})
         for name, info in sorted(storage.list_files(folder).items()):
             with (
                 storage.open_stream(info.path) as source,

@@ -137,11 +137,11 @@ def create_bag_model(
 
 def save_bag_model(model: BagModel, folder: str) -> None:
     """Saves as a Keras model folder with `bagline.json` beside the weights; replaces what is there."""
-    save_keras(model, folder, {**model.metadata, "label_names": model.label_names})
+    save_model(model, folder, {**model.metadata, "label_names": model.label_names})
 
 
-def save_keras(model: keras.Model, folder: str, card: dict[str, Any]) -> None:
-    """Saves any Keras model as a folder with `card` as its `bagline.json`; replaces what is there.
+def save_model(model: keras.Model, folder: str, card: dict[str, Any]) -> None:
+    """Saves a Keras model as a folder, with `card` as `bagline.json` beside the weights; replaces what is there.
 
     The date that Keras writes is taken out and its memory addresses are renumbered: equal models are equal files.
     """

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.mil.augmentation import augment_tiles
 from components.mil.bags import Bag, TileSource, order_bags, sample_spans, spread_spans
+from components.mil.checkpoint import State, load_state, save_state
 from components.mil.embedding_source import EmbeddingSource
 from components.mil.encoders.frozen import split_projection
 from components.mil.encoders.small_cnn import scale_to_data
 from components.mil.model import BagModel
+from components.mil.optimizer import CLIPNORM, create_optimizer
 from components.records.embedded import EmbeddedSchema
 from components.records.provenance import derive_seed
-from components.train_mil.augmentation import augment_tiles
-from components.train_mil.checkpoint import State, load_state, save_state
 from components.train_mil.measures import balanced_weights, mean_auc
-from components.train_mil.optimizer import CLIPNORM, create_optimizer
 from components.train_mil.parameters import TrainingParameters
 
 import keras  # isort: skip  (after components.mil, which silences TensorFlow's import)

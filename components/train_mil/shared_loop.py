@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.mil.augmentation import augment_tiles
 from components.mil.bags import Bag, order_bags, sample_spans
+from components.mil.checkpoint import State
 from components.mil.model import BagModel
+from components.mil.optimizer import CLIPNORM
 from components.records.embedded import EmbeddedSchema
 from components.records.errors import InputError, WorkError
 from components.records.provenance import derive_seed
-from components.train_mil.augmentation import augment_tiles
-from components.train_mil.checkpoint import State
 from components.train_mil.loop import BagTrainer
-from components.train_mil.optimizer import CLIPNORM
 from components.train_mil.parameters import TrainingParameters
 from components.train_mil.workers import Workers, deal_bags
 

@@ -16,6 +16,7 @@ from components.mil.bags import (  # first: it silences TensorFlow's import
 
 import tensorflow as tf  # isort: skip
 
+from components.mil.checkpoint import State, training_key
 from components.mil.determinism import seed_everything
 from components.mil.embedding_source import load_encoder
 from components.mil.encoders.registry import default_side
@@ -28,7 +29,6 @@ from components.records.embedded import FOLDER, EmbeddedDataset, EmbeddedSchema
 from components.records.errors import InputError, WorkError, name_first
 from components.records.provenance import code_version
 from components.records.schema import SCHEMA_VERSION
-from components.train_mil.checkpoint import State, training_key
 from components.train_mil.loop import BagTrainer
 from components.train_mil.parameters import TrainingParameters
 from components.train_mil.shared_loop import SharedBagTrainer

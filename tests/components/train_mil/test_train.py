@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.mil.augmentation import augment_tiles
 from components.mil.inference import load_bag_model, predict_bags
 from components.records.dataset import TiledDataset
 from components.records.errors import InputError
-from components.train_mil.augmentation import augment_tiles
 from components.train_mil.measures import balanced_weights, mean_auc, rank_auc
 from components.train_mil.parameters import TrainingParameters
 from components.train_mil.train import train_mil
