@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import webbrowser
 from collections.abc import Callable
@@ -86,4 +87,7 @@ def serve(
     tell(address)
     if browser:
         webbrowser.open(address)
+    # uvicorn raises the signal that ended it once more after its work is done; that is the ordinary end here.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])
