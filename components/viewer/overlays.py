@@ -48,8 +48,9 @@ def read_annotations(path: str) -> dict[str, Any]:
     points = left_out = 0
     for feature in read_features(path):
         geometry = feature.get("geometry")
-        kind = geometry.get("type") if isinstance(geometry, dict) else None
-        lines = _lines(geometry.get("coordinates"), _DEPTH[kind]) if kind in _DEPTH else None  # type: ignore[union-attr]
+        geometry = geometry if isinstance(geometry, dict) else {}
+        kind = str(geometry.get("type"))
+        lines = _lines(geometry.get("coordinates"), _DEPTH[kind]) if kind in _DEPTH else None
         count = sum(map(len, lines)) if lines else 0
         if not lines or len(shapes) >= _MOST_SHAPES or points + count > _MOST_POINTS:
             left_out += 1

@@ -48,6 +48,7 @@ def create_app(catalog: Catalog, access: Access | None = None, tiles: TileMaker 
         version="1",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=live,
     )
 

@@ -15,9 +15,10 @@ from components.viewer.bounded import ByteCache, OneAtATime
 from components.viewer.catalog import Catalog, Slide
 from components.viewer.observe import Figures
 from components.viewer.overlays import draw_mask, read_annotations
+from components.viewer.pixels import encode_jpeg
 from components.viewer.places import read_places, read_record
 from components.viewer.run import Run
-from components.viewer.tiles import JPEG, TileMaker, encode_jpeg, tell_version
+from components.viewer.tiles import JPEG, TileMaker, tell_version
 
 _MADE_BYTES = 48 << 20
 _THUMBNAIL_SIDE = 320

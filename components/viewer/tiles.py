@@ -20,14 +20,14 @@ from components.records import storage
 from components.records.errors import BaglineError, SlideError
 from components.viewer.bounded import ByteCache, OneAtATime, OpenedSlide, SlidePool
 from components.viewer.geometry import Place, Pyramid, choose_tile
+from components.viewer.pixels import SAME, cut_tile, encode_jpeg, hatch_boxes, read_tile
 
 JPEG = "image/jpeg"
-_QUALITY = 85
 _TILE_BYTES = 64 << 20
 _OVERVIEW_BYTES = 160 << 20
 _OVERVIEW_SIDE = 4096
+_LEAST_OVERVIEW = 8
 _MOST_OPEN = 6
-_SMALLEST_PIECE = 128
 _MOST_REDUCTION = 8
 # Part of every version: another one makes browsers fetch tiles again.
 _MAKING = "1"
@@ -79,6 +79,23 @@ class StandIn:
     height: int
 
 
+@dataclass(frozen=True)
+class Overview:
+    """The whole slide at low resolution; `lost` are the boxes that can't be read: left, top, right, bottom, level 0."""
+
+    picture: Picture
+    downsample: float
+    lost: tuple[tuple[float, float, float, float], ...] = ()
+
+    def lost_in(self, place: Place) -> bool:
+        """Whether a part of a tile can't be read."""
+        end_x, end_y = place.x + place.width * place.scale, place.y + place.height * place.scale
+        return any(
+            left < end_x and top < end_y and right > place.x and bottom > place.y
+            for left, top, right, bottom in self.lost
+        )
+
+
 class TileMaker:
     """Makes tiles of slides by path; safe to share between threads.
 
@@ -91,7 +108,7 @@ class TileMaker:
     def __init__(self, decoders: int = 0) -> None:
         self._slides: SlidePool[tuple[str, str]] = SlidePool(_MOST_OPEN)
         self._tiles: ByteCache[tuple[str, str, int, int, int], Tile] = ByteCache(_TILE_BYTES)
-        self._overviews: ByteCache[tuple[str, str], tuple[Picture, float]] = ByteCache(_OVERVIEW_BYTES)
+        self._overviews: ByteCache[tuple[str, str], Overview] = ByteCache(_OVERVIEW_BYTES)
         self._making: OneAtATime[tuple[str, str]] = OneAtATime()
         self._decoding = threading.BoundedSemaphore(decoders or (os.cpu_count() or 1) + 1)
 
@@ -147,7 +164,12 @@ class TileMaker:
         if picture is None:
             version = tell_version(path)
             with self._open(path, version) as slide:
-                picture = self._overview(slide, (path, version))[0]
+                longest = max(slide.reader.width, slide.reader.height)
+                if longest < side * _overview_downsample(slide.reader):
+                    with self._decoding, slide.lock:
+                        picture = slide.reader.read_low_resolution(max(1.0, longest / side))
+                else:
+                    picture = self._overview(slide, (path, version)).picture
         small = Image.fromarray(picture)
         small.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
         return np.asarray(small)
@@ -176,20 +198,24 @@ class TileMaker:
         if stand_in is not None and place.scale >= stand_in.downsample and _fits(stand_in, reader):
             picture = self._stand_in(key, stand_in)
             if picture is not None:
-                return _encode(_cut(picture, stand_in.downsample, place)), "overview", False
+                return encode_jpeg(cut_tile(picture, stand_in.downsample, place)), "overview", False
         level = _level_for(reader, place.scale)
         ratio = place.scale / reader.downsamples[level]
-        if abs(ratio - 1) > 1e-3 and (ratio > _MOST_REDUCTION or place.scale >= _overview_downsample(reader)):
-            picture, downsample = self._overview(slide, key)
-            return _encode(_cut(picture, downsample, place)), "overview", False
+        if abs(ratio - 1) > SAME and (ratio > _MOST_REDUCTION or place.scale >= _overview_downsample(reader)):
+            overview = self._overview(slide, key)
+            return (
+                encode_jpeg(cut_tile(overview.picture, overview.downsample, place)),
+                "overview",
+                overview.lost_in(place),
+            )
         with self._decoding, slide.lock:
-            if abs(ratio - 1) <= 1e-3 and _is_block(reader, level, place):
+            if abs(ratio - 1) <= SAME and _is_block(reader, level, place):
                 with contextlib.suppress(SlideError):
                     stored = reader.stored_block(place.x, place.y, level, place.width, place.height)
                     if stored is not None:
                         return stored, "stored", False
-            picture, unreadable = _read(reader, level, place)
-        return _encode(picture), "decoded", unreadable
+            picture, unreadable = read_tile(reader, level, place)
+        return encode_jpeg(picture), "decoded", unreadable
 
     def _stand_in(self, key: tuple[str, str], stand_in: StandIn) -> Picture | None:
         mine = (f"{key[0]}\0thumbnail", key[1])
@@ -198,11 +224,11 @@ class TileMaker:
             picture = _load(stand_in)
             if picture is None:
                 return None
-            found = picture, stand_in.downsample
+            found = Overview(picture, stand_in.downsample)
             self._overviews.put(mine, found, picture.nbytes)
-        return found[0]
+        return found.picture
 
-    def _overview(self, slide: OpenedSlide, key: tuple[str, str]) -> tuple[Picture, float]:
+    def _overview(self, slide: OpenedSlide, key: tuple[str, str]) -> Overview:
         found = self._overviews.get(key)
         if found is not None:
             return found
@@ -212,17 +238,8 @@ class TileMaker:
                 downsample = _overview_downsample(slide.reader)
                 with self._decoding, slide.lock:
                     picture = slide.reader.read_low_resolution(downsample)
-                    lost = getattr(slide.reader, "unreadable", [])
-                if lost:
-                    picture = picture.copy()
-                for left, top, right, bottom in lost:
-                    _hatch(
-                        picture[
-                            int(top / downsample) : -int(-bottom // downsample),
-                            int(left / downsample) : -int(-right // downsample),
-                        ]
-                    )
-                found = picture, downsample
+                    lost = tuple(getattr(slide.reader, "unreadable", ()))
+                found = Overview(hatch_boxes(picture, downsample, lost), downsample, lost)
                 self._overviews.put(key, found, picture.nbytes)
         return found
 
@@ -255,11 +272,12 @@ def _is_block(reader: SlideReader, level: int, place: Place) -> bool:
 
 
 def _level_for(reader: SlideReader, scale: int) -> int:
-    return max(at for at, own in enumerate(reader.downsamples) if at == 0 or own <= scale * (1 + 1e-3))
+    return max(at for at, own in enumerate(reader.downsamples) if at == 0 or own <= scale * (1 + SAME))
 
 
 def _overview_downsample(reader: SlideReader) -> float:
-    return float(1 << max(0, (-(-max(reader.width, reader.height) // _OVERVIEW_SIDE) - 1).bit_length()))
+    least = -(-max(reader.width, reader.height) // _OVERVIEW_SIDE)
+    return float(max(_LEAST_OVERVIEW, 1 << (least - 1).bit_length()))
 
 
 def _fits(stand_in: StandIn, reader: SlideReader) -> bool:
@@ -273,72 +291,3 @@ def _load(stand_in: StandIn) -> Picture | None:
         return np.asarray(simplejpeg.decode_jpeg(content, "RGB"))
     except (BaglineError, ValueError):
         return None
-
-
-def _cut(picture: Picture, downsample: float, place: Place) -> Picture:
-    """A tile of a picture of the whole slide that has at least the tile's resolution."""
-    ratio = place.scale / downsample
-    left, top = place.x / downsample, place.y / downsample
-    height, width = picture.shape[:2]
-    box = (
-        min(left, width - 1),
-        min(top, height - 1),
-        min(left + place.width * ratio, width),
-        min(top + place.height * ratio, height),
-    )
-    cut = Image.fromarray(picture).resize((place.width, place.height), Image.Resampling.BOX, box=box)
-    return np.asarray(cut)
-
-
-def _read(reader: SlideReader, level: int, place: Place) -> tuple[Picture, bool]:
-    """A tile's px, and whether a part of it is hatched because it can't be read."""
-    try:
-        return _read_whole(reader, level, place), False
-    except SlideError:
-        if max(place.width, place.height) <= _SMALLEST_PIECE:
-            return _hatch(np.empty((place.height, place.width, 3), np.uint8)), True
-    half = max(_SMALLEST_PIECE, -(-max(place.width, place.height) // 2))
-    picture = np.empty((place.height, place.width, 3), np.uint8)
-    for top in range(0, place.height, half):
-        for left in range(0, place.width, half):
-            piece = Place(
-                place.scale,
-                place.x + left * place.scale,
-                place.y + top * place.scale,
-                min(half, place.width - left),
-                min(half, place.height - top),
-            )
-            picture[top : top + piece.height, left : left + piece.width] = _read(reader, level, piece)[0]
-    return picture, True
-
-
-def _read_whole(reader: SlideReader, level: int, place: Place) -> Picture:
-    ratio = place.scale / reader.downsamples[level]
-    if abs(ratio - 1) <= 1e-3:
-        return reader.read_region(place.x, place.y, level, place.width, place.height)
-    whole = round(ratio)
-    reduce = getattr(reader, "read_reduced", None)
-    if reduce is not None and whole in (2, 4, 8) and abs(ratio - whole) < 1e-3:
-        reduced: Picture | None = reduce(place.x, place.y, level, place.width, place.height, whole)
-        if reduced is not None:
-            return reduced
-    wide, tall = max(1, round(place.width * ratio)), max(1, round(place.height * ratio))
-    region = reader.read_region(place.x, place.y, level, wide, tall)
-    return np.asarray(Image.fromarray(region).resize((place.width, place.height), Image.Resampling.BOX))
-
-
-def _hatch(picture: Picture) -> Picture:
-    """Fills `picture` with grey stripes: nothing on a slide looks like it."""
-    diagonal = np.arange(picture.shape[0])[:, None] + np.arange(picture.shape[1])
-    picture[:] = np.where(diagonal // 6 % 2, 150, 205).astype(np.uint8)[..., None]
-    return picture
-
-
-def _encode(picture: Picture) -> bytes:
-    return encode_jpeg(picture, _QUALITY)
-
-
-def encode_jpeg(picture: Picture, quality: int = _QUALITY) -> bytes:
-    """RGB, uint8, shape [height, width, 3] as JPEG."""
-    content: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality, "RGB", "420")
-    return content

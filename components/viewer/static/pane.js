@@ -5,9 +5,6 @@ import { ask, el } from "./page.js";
 
 const OSD = () => window.OpenSeadragon;
 
-// OpenSeadragon would write a style into the page, which the policy forbids, unless it finds its mark; slide.css has the rule.
-document.head.append(el("style", { "data-openseadragon-mobile-css": true }));
-
 export class Pane {
   // handlers: moved(pane), led(pane), clicked(pane, x, y)
   constructor(stage, handlers) {
@@ -88,7 +85,7 @@ export class Pane {
     for (const name of ["update-viewport", "resize", "animation"]) viewer.addHandler(name, () => this.draw());
     viewer.addHandler("viewport-change", () => this.ready && this.handlers.led(this));
     viewer.addHandler("animation-finish", () => this.handlers.moved(this));
-    for (const name of ["canvas-press", "canvas-scroll", "canvas-pinch", "container-enter"]) {
+    for (const name of ["canvas-press", "canvas-scroll", "canvas-pinch"]) {
       viewer.addHandler(name, () => this.handlers.led(this, true));
     }
     viewer.addHandler("canvas-click", (event) => {

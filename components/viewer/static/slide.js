@@ -19,12 +19,11 @@ const panes = [];
 let all = [];
 let leader = null;
 let linked = true;
-let anchor = null;
-let moving = false;
+let relation = null;
 let written = "";
 const settings = Object.fromEntries(LAYERS.map((layer) => [layer.name, { on: layer.on, opacity: layer.opacity }]));
 const buttons = {};
-const handlers = { moved: () => writeHash(), led: follow, clicked: pick };
+const handlers = { moved: settle, led: follow, clicked: pick };
 
 async function start() {
   addTools();
@@ -74,6 +73,11 @@ function placeOf(found, end) {
   return { x: Number(place.x), y: Number(place.y), r: Number(place.r) };
 }
 
+function settle() {
+  if (!relation) relate();
+  writeHash();
+}
+
 function writeHash() {
   const wanted = new URLSearchParams();
   panes.forEach((pane, n) => {
@@ -100,6 +104,7 @@ async function show1(key, place) {
     pane.draw();
     return;
   }
+  relation = null;
   try {
     const slide = await pane.open(key, place);
     if (!slide) return;
@@ -241,7 +246,7 @@ function select(i) {
   for (const button of document.querySelectorAll("#top-list button")) button.setAttribute("aria-pressed", Number(button.dataset.tile) === i);
   if (found) {
     tellTile(places, i);
-    work.classList.add("with-panel");
+    setPanel(true);
     document.getElementById("tile").scrollIntoView({ block: "nearest" });
   }
   writeHash();
@@ -283,10 +288,14 @@ async function showTwo(key, place) {
   try {
     if (!known) throw new Error("There is no such slide.");
     if (pane.key !== key || !pane.ready) {
+      relation = null;
       await pane.open(key, place);
       await load(pane);
       if (!place && !pane.slide.problem) await match(pane);
-    } else if (place) pane.goTo(place, true);
+    } else if (place) {
+      pane.goTo(place, true);
+      relate();
+    }
   } catch (error) {
     pane.tell(error.message);
   }
@@ -301,13 +310,13 @@ async function match(pane) {
   if (!first || !pane.ready) return;
   const same = panes[0].slide.mpp && pane.slide.mpp ? panes[0].slide.mpp / pane.slide.mpp : pane.slide.width / panes[0].slide.width;
   pane.goTo({ x: (first.x / panes[0].slide.width) * pane.slide.width, y: (first.y / panes[0].slide.height) * pane.slide.height, r: first.r * same }, true);
+  relate();
 }
 
 function drawNames(key) {
   const select = el("select", { "aria-label": "Second slide" }, all.map((slide) => el("option", { value: slide.key }, slide.image_id)));
   select.value = key;
   select.addEventListener("change", () => {
-    anchor = null;
     showTwo(select.value, null);
   });
   panes[1].name.replaceChildren(select);
@@ -318,34 +327,27 @@ function closeTwo() {
   if (panes.length > 1) panes.pop().remove();
   stage.classList.remove("two");
   leader = panes[0];
-  anchor = null;
+  relation = null;
   press();
   requestAnimationFrame(() => panes[0].draw());
 }
 
-// The pane that is touched leads; the other keeps the offset and the ratio that they had when they were linked.
+// The pane that was touched last leads; the other keeps the offset and the ratio that both had when they were linked.
+function relate() {
+  const places = panes.map((pane) => pane.place());
+  relation = places.length > 1 && places.every(Boolean) ? places : null;
+}
+
 function follow(pane, taken = false) {
-  if (taken && leader !== pane && !moving) {
-    leader = pane;
-    anchor = null;
-  }
-  if (moving || !linked || panes.length < 2 || pane !== leader) return;
-  const other = panes.find((one) => one !== pane);
+  if (taken) leader = pane;
+  if (taken || !linked || !relation || panes.length < 2 || pane !== leader) return;
+  const at = panes.indexOf(pane);
+  const other = panes[1 - at];
   const here = pane.place();
-  const there = other.place();
-  if (!here || !there) return;
-  if (anchor?.leader !== pane) anchor = { leader: pane, here, there };
-  const ratio = anchor.there.r / anchor.here.r;
-  moving = true;
-  other.goTo(
-    {
-      x: anchor.there.x + (here.x - anchor.here.x) * ratio,
-      y: anchor.there.y + (here.y - anchor.here.y) * ratio,
-      r: here.r * ratio,
-    },
-    true,
-  );
-  moving = false;
+  if (!here || !other.ready) return;
+  const [from, to] = [relation[at], relation[1 - at]];
+  const ratio = to.r / from.r;
+  other.goTo({ x: to.x + (here.x - from.x) * ratio, y: to.y + (here.y - from.y) * ratio, r: here.r * ratio }, true);
 }
 
 // ---- tools and keys
@@ -391,7 +393,7 @@ function toggleTwo() {
 
 function toggleLink() {
   linked = !linked;
-  anchor = null;
+  relate();
   press();
   writeHash();
 }
@@ -402,8 +404,11 @@ function toggleFull() {
 }
 
 function togglePanel() {
-  work.classList.toggle("with-panel");
-  document.getElementById("side").hidden = !work.classList.contains("with-panel");
+  setPanel(!work.classList.contains("with-panel"));
+}
+
+function setPanel(on) {
+  work.classList.toggle("with-panel", on);
   press();
   panes.forEach((pane) => pane.draw());
 }
