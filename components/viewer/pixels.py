@@ -1,4 +1,4 @@
-"""A tile's px: read from the level that fits, cut from a picture of the whole slide, hatched where nothing can be read."""
+"""A tile's px: read from the level that fits, or cut from the whole slide; hatched where nothing can be read."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ def _read_whole(reader: SlideReader, level: int, place: Place) -> Picture:
 
 
 def hatch_boxes(picture: Picture, downsample: float, boxes: tuple[tuple[float, float, float, float], ...]) -> Picture:
+    """`picture` of the whole slide with stripes over boxes (left, top, right, bottom) in level-0 px."""
     if not boxes:
         return picture
     marked = picture.copy()

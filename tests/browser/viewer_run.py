@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 import tifffile
+from PIL import Image
 
 from components.records import storage
 from components.records.dataset import Part, Thumbnail, write_parts, write_thumbnails
@@ -87,9 +88,8 @@ def write_run(folder: Path, labels: tuple[str, str] = LABELS) -> tuple[Path, Pat
         parts.append(Part(path, image_id, split, len(frames), len(content), hashlib.sha256(content).hexdigest()))
         if split == "test":
             storage.write_json(out / "heatmaps" / f"{image_id}.geojson", {"features": features})
-        storage.write_bytes(
-            out / "thumbnails" / f"{image_id}.jpg", simplejpeg.encode_jpeg(np.ascontiguousarray(picture[::8, ::8]))
-        )
+        small = np.asarray(Image.fromarray(picture).reduce(8))
+        storage.write_bytes(out / "thumbnails" / f"{image_id}.jpg", simplejpeg.encode_jpeg(small))
         thumbnails[image_id] = Thumbnail(f"thumbnails/{image_id}.jpg", 8.0, SIDE, SIDE)
         status, reason = ("partial", "a block is damaged") if patient == "C" else ("tiled", "")
         entries.append(
