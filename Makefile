@@ -68,6 +68,11 @@ bench: $(VENV)/.dev ## The benchmarks, with their figures; slides of BENCH_SIDE 
 	$(BIN)/python tests/benchmarks/bench_blocks.py --work $(BENCH_WORK) --side $(BENCH_SIDE)
 	$(BIN)/python tests/benchmarks/bench_tiling.py --work $(BENCH_WORK) --side $(BENCH_SIDE) $(BENCH_OPTIONS)
 
+MIL_DATA ?= ../shared/data/mil
+.PHONY: bench-mil
+bench-mil: $(VENV)/.dev ## The heads on the classic MIL sets; BENCH_OPTIONS='--mnist', '--speed', '--memory' for the others
+	$(BIN)/python tests/benchmarks/bench_mil.py --data $(MIL_DATA) --work $(BENCH_WORK) $(BENCH_OPTIONS)
+
 ##@ Build
 PIPELINES := whole-slide batch-predict cross-validate
 .PHONY: compile

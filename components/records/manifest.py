@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -297,8 +298,9 @@ def find_images(
 ) -> tuple[dict[str, storage.FileInfo], list[RowProblem]]:
     """As `resolve_images`, with the problems as RowProblem."""
     if files is None:
-        files = storage.list_files(images_root)
-    if not files:
+        rows = list(rows)
+        files = _list_images(rows, str(images_root))
+    if not files and (storage.is_remote(images_root) or not os.listdir(images_root)):
         raise InputError("is an empty folder", where=str(images_root), mend="point --images-root at the images")
     by_stem: dict[str, list[str]] = {}
     found: dict[str, storage.FileInfo] = {}
@@ -323,6 +325,14 @@ def find_images(
         else:
             problems.append(RowProblem(row.line, f"{row.image_id}: no file of that stem", _MEND_IMAGE))
     return found, problems
+
+
+def _list_images(rows: Iterable[Row], images_root: str) -> dict[str, storage.FileInfo]:
+    """The files that rows may mean: a folder with much else in it is walked only for rows without an `image_path`."""
+    named = {str(PurePosixPath(row.image_path)) for row in rows}
+    if storage.is_remote(images_root) or str(PurePosixPath("")) in named:
+        return storage.list_files(images_root)
+    return storage.find_files(images_root, named)
 
 
 def _stem(name: str) -> str:

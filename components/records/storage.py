@@ -10,9 +10,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
@@ -120,6 +121,30 @@ def list_files(root: str) -> dict[str, FileInfo]:
             elif entry.is_file():
                 info = entry.stat()
                 found[name] = FileInfo(entry.path, info.st_size, None, info.st_mtime_ns)
+    return found
+
+
+def find_files(root: str, names: Iterable[str]) -> dict[str, FileInfo]:
+    """Those of `names` that are files below the folder `root` on disk, keyed as `list_files` keys them.
+
+    Raises:
+        InputError: `root` is not a folder, or a folder in it may not be read.
+    """
+    if not os.path.isdir(root):
+        raise InputError("no such folder", where=str(root), mend="check the path")
+    found: dict[str, FileInfo] = {}
+    for name in names:
+        path = os.path.join(root, name)
+        try:
+            info = os.stat(path)
+        except PermissionError:
+            raise InputError("may not be read", where=path, mend="check its permissions") from None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+                continue
+            raise
+        if S_ISREG(info.st_mode):
+            found[name] = FileInfo(path, info.st_size, None, info.st_mtime_ns)
     return found
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.mil.encoders.dense import measure_scale
 from components.mil.model import BagModel
+from components.mil.standardise import measure_scale
 from components.records.provenance import derive_seed
 from components.train_mil.measures import balanced_weights
 from components.train_mil.optimizer import create_optimizer
@@ -85,6 +85,8 @@ class MemberTrainer:
         self.most = int(min(parameters.tiles_per_bag, bags.sizes.max()))
         self.instances = tf.constant(np.asarray(bags.instances, np.float32))
         self._stack_models(build)
+        if hasattr(self.model.head, "pool"):
+            self._scale_pooled()
         counts = [len(member.bags) for member in self.members]
         self.steps = max(1, round(max(counts) / parameters.bags_per_batch))
         self.batch = -(-max(counts) // self.steps)
@@ -128,6 +130,30 @@ class MemberTrainer:
         mean, deviation = measure_scale(self.bags.instances[rows])
         return {"mean": mean, "deviation": deviation}
 
+    def _scale_pooled(self) -> None:
+        """Brings what the head pools of a member's bags to mean 0 and deviation 1 (Salimans & Kingma 2016, eq. 5)."""
+        fixed = self.model.non_trainable_variables
+        at = {variable.path.rpartition("head/")[2]: number for number, variable in enumerate(fixed)}
+        places = [at["scale/mean"], at["scale/deviation"]]
+        values = [self.fixed[place].numpy() for place in places]
+        for number, member in enumerate(self.members):
+            model, pooled = self.model_of(number), []
+            for start in range(0, len(member.bags), 16):
+                rows, mask = self._lay_out(np.asarray(member.bags[start : start + 16]))
+                found = model.encoder(tf.gather(self.instances, rows.reshape(-1)))
+                pooled.append(model.head.pool(tf.reshape(found, (*rows.shape, -1)), mask)[0].numpy())
+            for value, measured in zip(values, measure_scale(np.concatenate(pooled)), strict=True):
+                value[number] = measured
+        for place, value in zip(places, values, strict=True):
+            self.fixed[place].assign(value)
+
+    def _lay_out(self, chosen: Integers) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Rows int32 [bags, n] and mask of whole bags, padded to the longest of them."""
+        sizes = self.bags.sizes[chosen]
+        rows = self.bags.starts[chosen][:, None] + np.arange(sizes.max())[None]
+        mask = np.arange(sizes.max())[None] < sizes[:, None]
+        return np.where(mask, rows, 0).astype(np.int32), mask
+
     def fit(self) -> list[dict[str, float]]:
         """Trains every member for all epochs; gives each epoch's mean loss over the members."""
         history = []
@@ -162,7 +188,8 @@ class MemberTrainer:
 
     def _forward(self, trained: Any, fixed: Any, rows: Any, mask: Any, training: bool) -> tuple[Any, Any]:
         tiles = tf.gather(self.instances, rows)
-        return self.model.stateless_call(trained, fixed, {"tiles": tiles, "mask": mask}, training=training)
+        out, fixed = self.model.stateless_call(trained, fixed, {"tiles": tiles, "mask": mask}, training=training)
+        return out, fixed
 
     def _train_step(self, rows: Any, mask: Any, labels: Any, weights: Any) -> Any:
         trained = [variable.value for variable in self.trained]
@@ -185,8 +212,8 @@ class MemberTrainer:
         return losses
 
     def _predict_step(self, rows: Any, mask: Any) -> Any:
-        def one(given: tuple[Any, ...]) -> Any:
-            return self._forward(*given, rows, mask, training=False)[0]["probabilities"]
+        def one(given: tuple[Any, Any]) -> Any:
+            return self._forward(given[0], given[1], rows, mask, training=False)[0]["probabilities"]
 
         stacked = [variable.value for variable in self.trained], [variable.value for variable in self.fixed]
         return tf.vectorized_map(one, stacked)

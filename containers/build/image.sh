@@ -16,6 +16,8 @@ say() { printf '%s: %s\n' "$name" "$*" >&2; }
 
 engine=${ENGINE:-}
 for candidate in docker podman; do
+  # a docker without buildx can't build these files; it may be a client of podman's socket
+  if [ "$candidate" = docker ] && ! docker buildx version >/dev/null 2>&1; then continue; fi
   if [ -z "$engine" ] && "$candidate" info >/dev/null 2>&1; then engine=$candidate; fi
 done
 if [ -z "$engine" ]; then

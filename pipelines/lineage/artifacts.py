@@ -11,7 +11,7 @@ from components.records.provenance import file_digest
 
 RECORDS = ("records", "schema.json", "split.csv", "parts.json", "ledger.jsonl", "failed_tiles.jsonl", "summary.json")
 THUMBNAILS = ("thumbnails", "thumbnails.json")
-EVALUATION = ("metrics.json", "predictions.csv", "calibration.json", "heatmaps", "report")
+EVALUATION = ("metrics.json", "predictions.csv", "held_out.csv", "calibration.json", "heatmaps", "report")
 
 # artifact name → the files and folders of OUT that it is made of
 MEMBERS: dict[str, tuple[str, ...]] = {

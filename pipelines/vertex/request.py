@@ -175,9 +175,9 @@ def _set_caching(spec: dict[str, Any], order: Order, name: str) -> None:
         check_steps(caching.tasks, steps.values(), order.config.where)
     for task, body in spec["root"]["dag"]["tasks"].items():
         wanted = caching.tasks.get(steps[task], caching.default)
-        never = "cachingOptions" in body and not body["cachingOptions"].get("enableCache")
         given = body.get("inputs", {}).get("parameters", {}).values()
-        of_the_world = _WORLD & {source.get("componentInputParameter") for source in given}
-        if never or (of_the_world and not order.pinned):
+        reads_world = bool(_WORLD & {source.get("componentInputParameter") for source in given})
+        never = "cachingOptions" in body and not body["cachingOptions"].get("enableCache")
+        if never or (reads_world and not order.pinned):
             wanted = False
         body["cachingOptions"] = {"enableCache": wanted}

@@ -133,7 +133,7 @@ class ClamHead(BagHead):
         """Mean loss [b] of the highest of scores [b, n], whose instance logits [b, n, 2] should say `truth`."""
         there = ops.abs(scores) < -LEAST / 2
         size = min(self.clustered, scores.shape[1] or self.clustered)
-        best, where = ops.top_k(ops.where(there, scores, ops.full_like(scores, LEAST)), size)
+        where = ops.top_k(ops.where(there, scores, ops.full_like(scores, LEAST)), size)[1]
         chosen = ops.take_along_axis(found, ops.expand_dims(where, -1), axis=1)
         losses = ops.softplus(1 + chosen[..., 1 - truth] - chosen[..., truth])
         half = ops.sum(ops.cast(there, "int32"), axis=1, keepdims=True) // 2

@@ -11,7 +11,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-CHUNK = 8192
+CHUNK = 2048
 LEAST = -1e30
 
 
@@ -137,6 +137,8 @@ class PoolingHead(BagHead):
         dropout: share of z's values dropped in training.
     """
 
+    pooled_parts = 1  # z is this many times as long as an instance
+
     def __init__(self, classes: int, dropout: float = 0.0, **options: Any) -> None:
         super().__init__(classes, **options)
         self.dropout = dropout
@@ -145,7 +147,7 @@ class PoolingHead(BagHead):
 
     def build(self, input_shape: Any) -> None:
         """Makes the weights for instances of `input_shape` [b, n, d]."""
-        self.classifier.build((None, input_shape[-1]))
+        self.classifier.build((None, self.pooled_parts * input_shape[-1]))
         self.built = True
 
     def get_config(self) -> dict[str, Any]:

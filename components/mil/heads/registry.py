@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from components.mil.heads.attention import Attention
+from components.mil.heads.attention_max import AttentionMax
 from components.mil.heads.clam_mb import ClamMB
 from components.mil.heads.clam_sb import ClamSB
 from components.mil.heads.dsmil import DSMIL
@@ -19,6 +20,7 @@ from components.mil.naming import check_name
 HEADS: dict[str, type[BagHead]] = {
     "gated_attention": GatedAttention,
     "attention": Attention,
+    "attention_max": AttentionMax,
     "mean_pooling": MeanPooling,
     "max_pooling": MaxPooling,
     "clam_sb": ClamSB,

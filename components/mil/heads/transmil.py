@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from components.mil.heads.nystrom import NystromAttention
@@ -39,11 +40,11 @@ class TransMIL(BagHead):
         self.width, self.landmarks, self.dropout = width, landmarks, dropout
         self.project = keras.layers.Dense(width, activation="relu", name="project")
         self.norms = [keras.layers.LayerNormalization(epsilon=1e-5, name=f"norm_{number}") for number in (1, 2, 3)]
-        self.attentions = [NystromAttention(width, landmarks=landmarks, name=f"attention_{number}") for number in (1, 2)]
-        self.drops = [keras.layers.Dropout(dropout, name=f"drop_{number}", seed=number) for number in (1, 2)]
-        self.places = [
-            keras.layers.DepthwiseConv2D(side, padding="same", name=f"places_{side}") for side in (7, 5, 3)
+        self.attentions = [
+            NystromAttention(width, landmarks=landmarks, name=f"attention_{number}") for number in (1, 2)
         ]
+        self.drops = [keras.layers.Dropout(dropout, name=f"drop_{number}", seed=number) for number in (1, 2)]
+        self.places = [keras.layers.DepthwiseConv2D(side, padding="same", name=f"places_{side}") for side in (7, 5, 3)]
         self.classifier = keras.layers.Dense(classes, dtype="float32", name="classifier")
 
     def build(self, input_shape: Any) -> None:
@@ -67,9 +68,7 @@ class TransMIL(BagHead):
         """Logits and attention of padded bags."""
         return self._correlate(self.project(instances), mask, training=training)
 
-    def _correlate(
-        self, tokens: Any, mask: Any, training: bool | None = None, together: bool = True
-    ) -> dict[str, Any]:
+    def _correlate(self, tokens: Any, mask: Any, training: bool | None = None, together: bool = True) -> dict[str, Any]:
         count = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
         most = ops.shape(tokens)[1]
         side, longest = _side(count), _side(most)
@@ -128,7 +127,7 @@ def _side(count: Any) -> Any:
 
 
 def _take(tokens: Any, at: Any) -> Any:
-    return ops.take_along_axis(tokens, ops.expand_dims(at, -1), axis=1)
+    return tf.gather(tokens, at, batch_dims=1)  # Keras's own would spread the indices over the width
 
 
 def _like(held: Any, tokens: Any) -> Any:

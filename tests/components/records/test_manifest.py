@@ -170,6 +170,17 @@ def test_images_are_found_by_path_or_by_stem(tmp_path):
     ]
 
 
+def test_a_folder_is_walked_only_for_rows_without_a_path(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.svs").write_bytes(b"a")
+    text = f"image_id,patient_id,label,image_path\na,p,x,in//a.svs\nb,q,x,in\nc,r,x,in/a.svs/c\nd,s,x,{'d' * 300}\n"
+    manifest = read_manifest(write(tmp_path / "m.csv", text))
+    found, problems = resolve_images(manifest, str(tmp_path), storage.list_files(str(tmp_path)))
+    monkeypatch.setattr(storage, "list_files", lambda root: pytest.fail(f"walked {root}"))
+    assert resolve_images(manifest, str(tmp_path)) == (found, problems)
+    assert list(found) == ["a"]
+
+
 def test_no_images_at_all(tmp_path):
     manifest = read_manifest(write(tmp_path / "m.csv", "image_id,patient_id,label\na,p,CE\n"))
     (tmp_path / "empty").mkdir()
