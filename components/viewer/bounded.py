@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from components.readers.protocol import SlideReader
 
+_LOCK = type(threading.Lock())
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -79,6 +80,11 @@ class OpenedSlide:
     reader: SlideReader
     lock: contextlib.AbstractContextManager[object]
     users: int = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody reads who has to be waited for."""
+        return isinstance(self.lock, _LOCK) and self.lock.locked()
 
 
 class SlidePool(Generic[Key]):

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
+from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi.datastructures import Headers
+from fastapi.responses import JSONResponse, RedirectResponse
 
 from components.viewer.access import HEADERS, Access
 from components.viewer.observe import REQUESTS, Figures
 
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
 MOST_BODY = 4096
+_ALWAYS = {**HEADERS, "Cache-Control": "no-store"}
 _FREE = frozenset(("/healthz", "/readyz", "/login", "/static/look.css", "/static/icon.svg"))
 _LOG = logging.getLogger(REQUESTS)
 
@@ -36,10 +44,9 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("Cache-Control", "no-store")
+                given = {name.lower() for name, _ in message["headers"]}
+                more = [(name.lower().encode(), value.encode()) for name, value in _ALWAYS.items()]
+                message["headers"] = [*message["headers"], *(pair for pair in more if pair[0] not in given)]
             await send(message)
 
         try:
@@ -55,7 +62,7 @@ class Gate:
             self._tell(scope, status, time.perf_counter() - started)
 
     def _refuse(self, scope: Scope) -> ASGIApp | None:
-        headers = Headers(scope=scope)
+        headers = Headers(raw=scope["headers"])
         length = headers.get("content-length", "0")
         chunked = "transfer-encoding" in headers
         if chunked or not (length.isascii() and length.isdigit() and len(length) < 10 and int(length) <= MOST_BODY):

@@ -188,7 +188,11 @@ class TileMaker:
 
     @contextlib.contextmanager
     def _open(self, path: str, version: str) -> Iterator[OpenedSlide]:
-        with self._slides.lease((path, version), partial(open_slide, path)) as slide:
+        with contextlib.ExitStack() as stack:
+            slide = stack.enter_context(self._slides.lease((path, version), partial(open_slide, path)))
+            if slide.busy:
+                # Readers that threads can't share are opened a second time, so that two tiles can be made at once.
+                slide = stack.enter_context(self._slides.lease((f"{path}\0again", version), partial(open_slide, path)))
             yield slide
 
     def _make(

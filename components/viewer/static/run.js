@@ -243,7 +243,7 @@ function table(head, rows, title) {
     "div",
     { class: "chart-card" },
     title && el("h3", {}, title),
-    el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, head.map((name, n) => el("th", { class: n ? "number" : "" }, name)))), el("tbody", {}, rows))),
+    el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, head.map((name, n) => el("th", { class: n && name !== "Why" ? "number" : "" }, name)))), el("tbody", {}, rows))),
   );
 }
 
