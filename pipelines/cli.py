@@ -26,6 +26,7 @@ COMMANDS = {
     "predict": "a trained model over new slides: predictions, heatmaps, a report",
     "compile": "write the compiled spec that Vertex AI takes",
     "check": "compile every pipeline and hold every config file against it",
+    "view": "runs and slides in the browser: deep zoom, heatmaps, a dashboard",
     "lineage": "what an artifact was made from, down to the slides' bytes",
     "submit": "run the pipeline on Vertex AI",
     "schedule": "run the pipeline on Vertex AI again and again, by the clock",
