@@ -137,7 +137,11 @@ def add_overlay_routes(app: FastAPI, desk: Desk) -> None:
         slide = desk.find(request, key)
         if not slide.mask:
             raise UnknownError("there is no mask")
-        content = desk.keep(slide, "mask", tell_version(slide.mask), lambda: draw_mask(slide.mask))
+        if not slide.path:
+            raise UnknownError("the slide's file was not found")
+        pyramid = desk.maker.shape(slide.path).pyramid
+        size = pyramid.width, pyramid.height
+        content = desk.keep(slide, "mask", tell_version(slide.mask), lambda: draw_mask(slide.mask, size))
         return answer_bytes(request, content, "image/png", _digest(content), "private, no-cache")
 
     @app.get("/api/slides/{key}/annotations", tags=["overlays"])
