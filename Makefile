@@ -74,7 +74,7 @@ bench-mil: $(VENV)/.dev ## The heads on the classic MIL sets; BENCH_OPTIONS='--m
 	$(BIN)/python tests/benchmarks/bench_mil.py --data $(MIL_DATA) --work $(BENCH_WORK) $(BENCH_OPTIONS)
 
 ##@ Build
-PIPELINES := whole-slide batch-predict cross-validate
+PIPELINES := whole-slide tile-classifier batch-predict cross-validate
 .PHONY: compile
 compile: $(VENV)/.runtime ## Compile the pipelines to build/, and hold every config against them
 	$(BIN)/bagline check

@@ -22,7 +22,7 @@ def test_the_steps_are_the_tasks(spec):
         step.task: step.name for step in fold_steps(3, 2)
     }
     assert "embedded" in tasks["train-mil-2"]["inputs"]["artifacts"]
-    assert set(spec["root"]["dag"]["tasks"]) == {*names, "await-tiling"}
+    assert set(spec["root"]["dag"]["tasks"]) == {*names, "await-tiling", "embed-tiles"}
 
 
 def test_there_is_no_control_flow_and_one_tiling(spec):
