@@ -48,7 +48,7 @@ test: $(VENV)/.dev ## All tests; PYTEST='tests/e2e -x' for some
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 .PHONY: test-distributed
-test-distributed: $(VENV)/.dev ## Flink and Spark, run for real; says why where Java, Maven or the jars can't be had
+test-distributed: $(VENV)/.dev ## Flink and Spark, run for real; says why where Java or the jars can't be had
 	$(BIN)/python -m pytest tests/distributed -m distributed -rs $(PYTEST)
 
 .PHONY: test-containers

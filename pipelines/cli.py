@@ -19,6 +19,7 @@ COMMANDS = {
     "split": "give every patient a split",
     "tile": "cut the slides of a manifest into records",
     "validate": "check the records in a folder",
+    "embed": "put every tile through a frozen encoder once",
     "train": "train a model on the records in a folder",
     "evaluate": "score a trained model, draw heatmaps, write the report",
     "cross-validate": "split into folds, train and evaluate each, and sum up",
