@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from components.readers.mask import read_mask
+from components.readers.mask import survey_mask
 from components.viewer.places import read_features
 
 _MASK_SIDE = 2048
@@ -18,23 +19,23 @@ _MOST_POINTS = 1_000_000
 _DEPTH = {"Point": 0, "MultiPoint": 1, "LineString": 1, "MultiLineString": 2, "Polygon": 2, "MultiPolygon": 3}
 
 
-def draw_mask(path: str) -> bytes:
+def draw_mask(path: str, size: tuple[int, int], classes: Sequence[str] = ()) -> bytes:
     """A mask as PNG, marked px opaque and the others clear, at most 2048 px a side; it is stretched over the slide.
 
+    Args:
+        path: painted or drawn, as the readers take it.
+        size: of the slide, level-0 px (width, height).
+        classes: which shapes of a drawn one count, as the tiling was told.
+
     Raises:
-        SlideError: the mask can't be read.
+        SlideError: the mask can't be read, or is not of this slide.
     """
-    mask = read_mask(path, most_px=_MASK_SIDE * _MASK_SIDE * 4)
-    step = max(1, math.ceil(max(mask.shape) / _MASK_SIDE))
-    if step > 1:
-        rows, columns = (-(-length // step) * step for length in mask.shape)
-        mask = np.pad(mask, ((0, rows - mask.shape[0]), (0, columns - mask.shape[1])))
-        mask = np.asarray(mask.reshape(rows // step, step, columns // step, step).any(axis=(1, 3)))
-    picture = Image.fromarray(mask.astype(np.uint8))
-    picture = picture.convert("P") if picture.mode != "P" else picture
+    none = np.zeros(0, np.int64)
+    drawn = survey_mask(path, size, none, none, 1, max(1.0, max(size) / _MASK_SIDE), classes=classes).drawn
+    picture = Image.fromarray(drawn.astype(np.uint8)).convert("P")
     picture.putpalette([0, 0, 0, 200, 85, 61])
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", transparency=0, optimize=False)
+    picture.save(buffer, "PNG", transparency=0)
     return buffer.getvalue()
 
 

@@ -120,8 +120,8 @@ def test_a_record_is_the_very_bytes(client, keys, run_folders):
 
 def test_a_mask_is_clear_but_for_what_it_marks(client, keys):
     picture = Image.open(io.BytesIO(client.get(f"/api/slides/{keys['D_0']}/mask.png").content)).convert("RGBA")
-    assert picture.size == (256, 256)
-    assert picture.getpixel((120, 120))[3] == 255
+    assert picture.size == (SIDE, SIDE)
+    assert picture.getpixel((960, 960))[3] == 255
     assert picture.getpixel((10, 10))[3] == 0
 
 
