@@ -69,13 +69,14 @@ class Desk:
     def draw_mask(self, slide: Slide) -> bytes:
         """PNG of the slide's ground truth; for a slide that is not here its size is the thumbnail's."""
         run = self.catalog.runs.get(slide.run)
-        classes = run.dataset.schema.parameters.get("mask_classes", ()) if run is not None else ()
+        told = str(run.dataset.schema.parameters.get("lesion_classes", "")) if run is not None else ""
+        classes = [name for part in told.split(",") if (name := part.strip())]
         if slide.stand_in is not None:
             size = slide.stand_in.width, slide.stand_in.height
         else:
             pyramid = self.maker.shape(slide.path).pyramid
             size = pyramid.width, pyramid.height
-        return draw_mask(slide.mask, size, tuple(classes))
+        return draw_mask(slide.mask, size, classes)
 
     def make_thumbnail(self, slide: Slide) -> bytes:
         """JPEG of the slide, one at a time: thumbnails must not take the place of what somebody looks at."""
