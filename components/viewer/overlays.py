@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,23 +19,23 @@ _MOST_POINTS = 1_000_000
 _DEPTH = {"Point": 0, "MultiPoint": 1, "LineString": 1, "MultiLineString": 2, "Polygon": 2, "MultiPolygon": 3}
 
 
-def draw_mask(path: str, size: tuple[int, int]) -> bytes:
+def draw_mask(path: str, size: tuple[int, int], classes: Sequence[str] = ()) -> bytes:
     """A mask as PNG, marked px opaque and the others clear, at most 2048 px a side; it is stretched over the slide.
 
     Args:
-        path: painted or drawn, as `components.readers.mask.survey_mask` takes it.
+        path: painted or drawn, as the readers take it.
         size: of the slide, level-0 px (width, height).
+        classes: which shapes of a drawn one count, as the tiling was told.
 
     Raises:
-        SlideError: the mask can't be read, or is of another slide.
+        SlideError: the mask can't be read, or is not of this slide.
     """
-    nowhere = np.zeros(0, np.int64)
-    mask = survey_mask(path, size, nowhere, nowhere, 1, max(1.0, max(size) / _MASK_SIDE)).drawn
-    picture = Image.fromarray(mask.astype(np.uint8))
-    picture = picture.convert("P") if picture.mode != "P" else picture
+    none = np.zeros(0, np.int64)
+    drawn = survey_mask(path, size, none, none, 1, max(1.0, max(size) / _MASK_SIDE), classes=classes).drawn
+    picture = Image.fromarray(drawn.astype(np.uint8)).convert("P")
     picture.putpalette([0, 0, 0, 200, 85, 61])
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", transparency=0, optimize=False)
+    picture.save(buffer, "PNG", transparency=0)
     return buffer.getvalue()
 
 

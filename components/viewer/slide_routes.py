@@ -66,6 +66,18 @@ class Desk:
                 self._made.put(place, content, len(content) + 200)
         return content
 
+    def draw_mask(self, slide: Slide) -> bytes:
+        """PNG of the slide's ground truth; for a slide that is not here its size is the thumbnail's."""
+        run = self.catalog.runs.get(slide.run)
+        told = str(run.dataset.schema.parameters.get("lesion_classes", "")) if run is not None else ""
+        classes = [name for part in told.split(",") if (name := part.strip())]
+        if slide.stand_in is not None:
+            size = slide.stand_in.width, slide.stand_in.height
+        else:
+            pyramid = self.maker.shape(slide.path).pyramid
+            size = pyramid.width, pyramid.height
+        return draw_mask(slide.mask, size, classes)
+
     def make_thumbnail(self, slide: Slide) -> bytes:
         """JPEG of the slide, one at a time: thumbnails must not take the place of what somebody looks at."""
         with self._thumbnailing:
@@ -137,11 +149,7 @@ def add_overlay_routes(app: FastAPI, desk: Desk) -> None:
         slide = desk.find(request, key)
         if not slide.mask:
             raise UnknownError("there is no mask")
-        if not slide.path:
-            raise UnknownError("the slide's file was not found")
-        pyramid = desk.maker.shape(slide.path).pyramid
-        size = pyramid.width, pyramid.height
-        content = desk.keep(slide, "mask", tell_version(slide.mask), lambda: draw_mask(slide.mask, size))
+        content = desk.keep(slide, "mask", tell_version(slide.mask), lambda: desk.draw_mask(slide))
         return answer_bytes(request, content, "image/png", _digest(content), "private, no-cache")
 
     @app.get("/api/slides/{key}/annotations", tags=["overlays"])
