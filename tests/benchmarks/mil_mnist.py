@@ -9,8 +9,8 @@ import numpy as np
 from components.mil.encoders.small_cnn import build_small_cnn, scale_to_data
 from components.mil.heads.registry import create_head
 from components.mil.model import BagModel
+from components.mil.optimizer import create_optimizer
 from components.train_mil.measures import rank_auc
-from components.train_mil.optimizer import create_optimizer
 from components.train_mil.parameters import TrainingParameters
 
 import keras  # isort: skip
