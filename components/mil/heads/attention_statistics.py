@@ -13,6 +13,7 @@ from components.mil.heads.protocol import CHUNK, Floats, Pieces, mask_scores, so
 from components.mil.standardise import Standardise
 
 LEAST_VARIANCE = 1e-6
+FARTHEST = 4.0  # deviations: a value that hardly varied in training may not decide a bag alone
 
 
 @keras.saving.register_keras_serializable(package="bagline")
@@ -20,7 +21,8 @@ class AttentionStatistics(GatedAttention):
     """What gated attention pools (Ilse et al. 2018, eq. 7 and 9), and each value's maximum, minimum and deviation.
 
     z = [Σ_k a_k h_k, max_k h_k, min_k h_k, dev_k h_k], brought to mean 0 and deviation 1 once by what fresh weights
-    pool of the training bags (`scale`). Attention starts out nearly even, so the first part starts as the bag's mean.
+    pool of the training bags (`scale`), and cut at 4 deviations. Attention starts out nearly even, so the first part
+    starts as the bag's mean.
 
     logits = W z + U φ(z) + b, φ(z) = √2 cos(Ω z + β) with fixed Ω ~ N(0, 2 / dim z) and β ~ U(0, 2π): random features
     (Rahimi & Recht 2007, algorithm 1) of the kernel exp(-‖z - z'‖² / dim z). Few bags with many values are told apart
@@ -75,7 +77,7 @@ class AttentionStatistics(GatedAttention):
 
     def classify(self, pooled: Any, training: bool | None = None) -> Any:
         """Logits [b, classes] of z [b, 4 d]."""
-        z = self.scale(pooled)
+        z = ops.clip(self.scale(pooled), -FARTHEST, FARTHEST)
         kernel = ops.sqrt(2.0) * ops.cos(ops.matmul(z, self.frequencies) + self.phases)
         linear = self.classifier(self.drop(z, training=training))
         return linear + self.kernel_classifier(self.kernel_drop(kernel, training=training))
