@@ -116,6 +116,6 @@ def draw_plot(found: dict, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("test AUC")
     axes[0][0].set_ylim(0.4, 1.01)
-    axes[0][-1].legend(frameon=False, loc="lower right")
+    axes[0][0].legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
