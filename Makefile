@@ -48,7 +48,7 @@ test: $(VENV)/.dev ## All tests; PYTEST='tests/e2e -x' for some
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 .PHONY: test-distributed
-test-distributed: $(VENV)/.dev ## Flink and Spark, run for real; says why where Java, Maven or the jars can't be had
+test-distributed: $(VENV)/.dev ## Flink and Spark, run for real; says why where Java or the jars can't be had
 	$(BIN)/python -m pytest tests/distributed -m distributed -rs $(PYTEST)
 
 .PHONY: test-containers
@@ -74,7 +74,7 @@ bench-mil: $(VENV)/.dev ## The heads on the classic MIL sets; BENCH_OPTIONS='--m
 	$(BIN)/python tests/benchmarks/bench_mil.py --data $(MIL_DATA) --work $(BENCH_WORK) $(BENCH_OPTIONS)
 
 ##@ Build
-PIPELINES := whole-slide batch-predict cross-validate
+PIPELINES := whole-slide tile-classifier batch-predict cross-validate
 .PHONY: compile
 compile: $(VENV)/.runtime ## Compile the pipelines to build/, and hold every config against them
 	$(BIN)/bagline check
@@ -82,7 +82,8 @@ compile: $(VENV)/.runtime ## Compile the pipelines to build/, and hold every con
 	  $(BIN)/bagline compile --pipeline $$pipeline --to build/$$pipeline.json \
 	    $$(if [ -f images.json ]; then echo --images images.json --allow-tags; else echo --allow-tags; fi); done
 
-IMAGES := pipeline tiling training
+# Those that tasks name, and the viewer's, which no pipeline does.
+IMAGES := pipeline tiling training viewer
 export BASE_IMAGE ?= python:3.11-slim
 .PHONY: images
 images: ## Build the container images with docker or podman, write images.json; REGISTRY=HOST/PROJECT/REPOSITORY pushes
@@ -101,7 +102,7 @@ UPGRADE ?=
 lock: $(UV) ## Write the lock files again from pyproject.toml and containers/*/requirements.in
 	$(COMPILE) pyproject.toml --group dev -o requirements-dev.lock
 	$(COMPILE) pyproject.toml -c requirements-dev.lock -o requirements.lock
-	for name in build/requirements $(IMAGES:%=%/requirements) viewer/requirements training/requirements-gpu; do \
+	for name in build/requirements $(IMAGES:%=%/requirements) training/requirements-gpu; do \
 	  $(COMPILE) containers/$$name.in -c requirements-dev.lock -o containers/$$name.lock; done
 
 .PHONY: clean

@@ -40,9 +40,15 @@ STEPS = (
     Step("split", "split-metadata", {"split_manifest": "split.csv", "split_table": "split.html"}),
     Step("tile", "tile-images", {"records": "."}),
     Step("validate", "validate-records", {"validation": "validation.json", "table": "validation.html"}),
+    Step("embed", "embed-tiles", {"embedded": "embeddings"}),
     Step("train", "train-mil", {"model": "model", "training": "training"}),
     Step("evaluate", "evaluate", {"evaluation": "."}),
     Step("register", "register-model", {}, cloud_only=True),
+)
+TILE_STEPS = (
+    *STEPS[:3],
+    Step("train", "train-tiles", {"model": "model", "training": "training"}),
+    Step("evaluate", "evaluate-tiles", {"evaluation": "."}),
 )
 PREDICT_STEPS = (
     Step("prepare", "prepare-prediction", {"slides": "split.csv", "saved_model": "model"}),
@@ -57,7 +63,7 @@ def fold_steps(folds: int, repeats: int) -> tuple[Step, ...]:
     tables = {name: f"folds/{name}/split.csv" for name in fold_names(folds, repeats)}
     steps = [
         Step("split", "split-folds", {"cohort": "split.csv", "split_table": "split.html", **tables}),
-        *(step for step in STEPS if step.name in ("tile", "validate")),
+        *(step for step in STEPS if step.name in ("tile", "validate", "embed")),
     ]
     for number, name in enumerate(tables, start=1):
         suffix = f"-{number}" if number > 1 else ""
@@ -70,6 +76,7 @@ def fold_steps(folds: int, repeats: int) -> tuple[Step, ...]:
 
 PIPELINES = {
     "whole-slide": Pipeline("pipelines.whole_slide", STEPS),
+    "tile-classifier": Pipeline("pipelines.tile_classifier", TILE_STEPS),
     "batch-predict": Pipeline("pipelines.batch_predict", PREDICT_STEPS),
     "cross-validate": Pipeline("pipelines.cross_validate", fold_steps(5, 1)),
 }

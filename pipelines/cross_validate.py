@@ -10,6 +10,7 @@ from typing import Any
 
 from kfp import dsl
 
+from components.embed_tiles.component import embed_tiles
 from components.evaluate.component import evaluate
 from components.split_metadata.component import define_split_folds
 from components.split_metadata.options import fold_names
@@ -18,22 +19,12 @@ from components.tile_images.component import await_tiling, tile_images
 from components.train_mil.component import train_mil
 from components.validate_records.component import validate_records
 from pipelines.resources import DEFAULTS, Resources, apply_resources, as_custom_job
+from pipelines.shared_parameters import parameters_of_steps
 
 NAME = "cross-validate"
 FOLDS, REPEATS = 5, 1
-_PLAIN = (str, int, float, bool, list, dict)
 # what the build decides, and what a gate would need: a fold's model is not one to be used alone
 _NOT_PARAMETERS = {"folds", "repeats", "gate_metric", "gate_split", "gate_threshold", "previous_metrics"}
-
-
-def parameters_of_steps(*components: Any) -> list[inspect.Parameter]:
-    """Every parameter of the components, each once, those without a default first: one name, one value."""
-    found: dict[str, inspect.Parameter] = {}
-    for component in components:
-        for name, parameter in inspect.signature(component.python_func).parameters.items():
-            if parameter.annotation in _PLAIN and name not in _NOT_PARAMETERS:
-                found.setdefault(name, parameter)
-    return sorted(found.values(), key=lambda parameter: parameter.default is not inspect.Parameter.empty)
 
 
 def build(
@@ -50,7 +41,7 @@ def build(
     Args:
         folds: number of folds.
         repeats: how often patients are dealt out to folds anew.
-        steps: not used: all of them.
+        steps: where `embed` is among them, or on Vertex AI, there is this step; the others are always there.
         earlier: not used: what was made before is in the cache.
         resources: what each step asks of Vertex AI (default: `pipelines.resources.DEFAULTS`).
         local_code_version: for a run on this machine: takes the place of the images' digests in the cache's key,
@@ -66,7 +57,8 @@ def build(
     train = (
         as_custom_job(train_mil, "train", wanted["train"]) if in_cloud and wanted["train"].is_custom_job else train_mil
     )
-    parameters = parameters_of_steps(split_folds, tile_images, validate_records, train_mil, evaluate)
+    faces = (split_folds, tile_images, validate_records, embed_tiles, train_mil, evaluate)
+    parameters = parameters_of_steps(*faces, without=_NOT_PARAMETERS)
 
     def place(task: Any, step: str, fold: str = "") -> Any:
         task.set_display_name(f"{step} {fold}".strip())
@@ -91,9 +83,13 @@ def build(
             waited = await_tiling(tiled=records, gcp_resources=task.outputs["gcp_resources"])
             records = place(waited, "wait").outputs["records"]
         checked = place(run(validate_records, validate_records, records=records), "validate").outputs
+        on_embeddings: dict[str, Any] = {}
+        if in_cloud or "embed" in steps:
+            task = place(run(embed_tiles, embed_tiles, dataset=checked["dataset"]), "embed")
+            on_embeddings["embedded"] = task.outputs["embedded"]
         evaluations = {}
         for name in fold_names(folds, repeats):
-            trained = run(train, train_mil, dataset=checked["dataset"], split_table=split[name])
+            trained = run(train, train_mil, dataset=checked["dataset"], split_table=split[name], **on_embeddings)
             made = place(trained, "train", name).outputs
             task = run(
                 evaluate,
@@ -103,6 +99,7 @@ def build(
                 training=made["training"],
                 validation=checked["validation"],
                 split_table=split[name],
+                **on_embeddings,
             )
             evaluations[name] = place(task, "evaluate", name).outputs["evaluation"]
         place(run(summarise_folds, summarise_folds, **evaluations), "summarise")

@@ -61,6 +61,7 @@ DEFAULTS: dict[str, Resources] = {
     "tile": Resources(cpu=8, memory="32G", retries=2),
     "wait": Resources(cpu=1, memory="4G", retries=3),
     "validate": Resources(cpu=4, memory="16G", retries=1),
+    "embed": Resources(cpu=8, memory="32G", retries=2),
     "train": Resources(cpu=8, memory="32G", retries=2),
     "evaluate": Resources(cpu=8, memory="32G", retries=1),
     "register": Resources(cpu=2, memory="8G", retries=0),

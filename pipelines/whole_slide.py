@@ -1,10 +1,11 @@
-"""The whole-slide pipeline: split → tile → validate → train → evaluate (→ register), a line without control flow."""
+"""The whole-slide pipeline: split → tile → validate → (embed) → train → evaluate → (register), without control flow."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from kfp import dsl
 
+from components.embed_tiles.component import embed_tiles
 from components.evaluate.component import evaluate
 from components.register_model.component import register_model
 from components.split_metadata.component import split_metadata
@@ -20,7 +21,7 @@ ALL_STEPS = tuple(step.name for step in STEPS)
 PROJECT, LOCATION = "{{$.pipeline_google_cloud_project_id}}", "{{$.pipeline_google_cloud_location}}"
 
 
-def build(
+def build(  # noqa: C901 - one line of steps, each left out or not
     *,
     steps: tuple[str, ...] = ALL_STEPS,
     earlier: Mapping[str, tuple[str, str]] | None = None,
@@ -30,9 +31,10 @@ def build(
     """Builds the pipeline.
 
     Args:
-        steps: which steps it holds, in order.
-        earlier: for a pipeline that starts later: URI and digest of `split`, `records`, `validation`, `model`
-            and `training` as an earlier run left them.
+        steps: which steps it holds, in order. A run on this machine leaves out `embed` unless it is asked for; on
+            Vertex AI the step is always there and passes on nothing unless the parameter `embeddings` is set.
+        earlier: for a pipeline that starts later: URI and digest of `split`, `records`, `validation`, `embeddings`,
+            `model` and `training` as an earlier run left them.
         resources: what each step asks of Vertex AI (default: `pipelines.resources.DEFAULTS`).
         local_code_version: for a run on this machine: takes the place of the images' digests in the cache's key,
             and leaves out requests and retries, which mean nothing here, and the steps of the cloud.
@@ -52,6 +54,13 @@ def build(
         else:
             apply_resources(task, wanted[step])
         return task
+
+    made: dict[str, Any] = {}
+
+    def take(name: str, kind: Any) -> Any:
+        if name not in made:
+            made[name] = bring(name, kind)
+        return made[name]
 
     def bring(name: str, kind: Any) -> Any:
         uri, digest = given[name]
@@ -87,6 +96,8 @@ def build(
         default_mpp: float = 0.0,
         allow_absurd_mpp: bool = False,
         mpp_tolerance: float = 0.1,
+        min_lesion: float = 0.0,
+        lesion_classes: str = "",
         max_failed_share: float = 0.0,
         tile_format: str = "jpeg",
         jpeg_quality: int = 90,
@@ -111,7 +122,7 @@ def build(
         freeze_encoder: bool = True,
         embedding_dim: int = 128,
         attention_dim: int = 64,
-        input_px: int = 64,
+        input_px: int = 0,
         epochs: int = 30,
         tiles_per_bag: int = 128,
         validation_tiles: int = 128,
@@ -125,6 +136,8 @@ def build(
         class_weights: str = "balanced",
         cache_mb: int = 1024,
         mixed_precision: bool = False,
+        embeddings: bool = False,
+        embedding_dtype: str = "float16",
         grid: list = [],  # type: ignore[type-arg]  # noqa: B006 - as above
         checkpoint_dir: str = "",
         bootstrap_samples: int = 1000,
@@ -140,7 +153,6 @@ def build(
         register_blessing: str = "not_worse",
         register_labels: dict = {},  # type: ignore[type-arg]  # noqa: B006
     ) -> None:
-        made: dict[str, Any] = {}
         if "split" in steps:
             task = split_metadata(
                 manifest=manifest,
@@ -158,7 +170,7 @@ def build(
             made["split"] = place(task, "split").outputs["split_manifest"]
         if "tile" in steps:
             task = tile_images(
-                split_manifest=made.get("split") or bring("split", dsl.Dataset),
+                split_manifest=take("split", dsl.Dataset),
                 images_root=images_root,
                 images_fingerprint=images_fingerprint,
                 tile_px=tile_px,
@@ -174,6 +186,8 @@ def build(
                 default_mpp=default_mpp,
                 allow_absurd_mpp=allow_absurd_mpp,
                 mpp_tolerance=mpp_tolerance,
+                min_lesion=min_lesion,
+                lesion_classes=lesion_classes,
                 max_failed_share=max_failed_share,
                 tile_format=tile_format,
                 jpeg_quality=jpeg_quality,
@@ -195,7 +209,7 @@ def build(
                 made["records"] = place(task, "wait").outputs["records"]
         if "validate" in steps:
             task = validate_records(
-                records=made.get("records") or bring("records", dsl.Dataset),
+                records=take("records", dsl.Dataset),
                 max_blank_share=max_blank_share,
                 blank_deviation=blank_deviation,
                 max_duplicates_across_splits=max_duplicates_across_splits,
@@ -208,10 +222,25 @@ def build(
             )
             checked = place(task, "validate").outputs
             made["records"], made["validation"] = checked["dataset"], checked["validation"]
+        if "embed" in steps:
+            task = embed_tiles(
+                dataset=take("records", dsl.Dataset),
+                embeddings=embeddings,
+                encoder=encoder,
+                encoder_path=encoder_path,
+                input_px=input_px,
+                stain_normalisation=stain_normalisation,
+                embedding_dtype=embedding_dtype,
+                seed=seed,
+                checkpoint_dir=checkpoint_dir,
+            )
+            made["embeddings"] = place(task, "embed").outputs["embedded"]
+        known = "embeddings" in made or "embeddings" in given
+        on_embeddings = {"embedded": take("embeddings", dsl.Dataset)} if known else {}
         if "train" in steps:
-            made["records"] = made.get("records") or bring("records", dsl.Dataset)
             task = train(
-                dataset=made["records"],
+                dataset=take("records", dsl.Dataset),
+                **on_embeddings,
                 head=head,
                 encoder=encoder,
                 encoder_path=encoder_path,
@@ -232,6 +261,7 @@ def build(
                 class_weights=class_weights,
                 cache_mb=cache_mb,
                 mixed_precision=mixed_precision,
+                embeddings=embeddings,
                 seed=seed,
                 grid=grid,
                 checkpoint_dir=checkpoint_dir,
@@ -240,10 +270,11 @@ def build(
             made["model"], made["training"] = trained["model"], trained["training"]
         if "evaluate" in steps:
             task = evaluate(
-                dataset=made.get("records") or bring("records", dsl.Dataset),
-                model=made.get("model") or bring("model", dsl.Model),
-                training=made.get("training") or bring("training", dsl.Artifact),
-                validation=made.get("validation") or bring("validation", dsl.Artifact),
+                dataset=take("records", dsl.Dataset),
+                model=take("model", dsl.Model),
+                training=take("training", dsl.Artifact),
+                validation=take("validation", dsl.Artifact),
+                **on_embeddings,
                 bootstrap_samples=bootstrap_samples,
                 gate_metric=gate_metric,
                 gate_split=gate_split,

@@ -14,6 +14,7 @@ def evaluate(
     roc: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
     split_table: dsl.Input[dsl.Dataset] = None,
+    embedded: dsl.Input[dsl.Dataset] = None,
     bootstrap_samples: int = 1000,
     gate_metric: str = "auc",
     gate_split: str = "test",
@@ -37,6 +38,7 @@ def evaluate(
         training_dir=training.path,
         validation=validation.path,
         split_table=split_table.path if split_table else "",
+        embedded=embedded.path if embedded else "",
         parameters=EvaluationParameters(
             bootstrap_samples=bootstrap_samples,
             gate_metric=gate_metric,

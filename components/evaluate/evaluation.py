@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from dataclasses import dataclass
@@ -112,6 +113,7 @@ def evaluate(
     training_dir: str = "",
     validation: str = "",
     split_table: str = "",
+    embedded: str = "",
     parameters: EvaluationParameters | None = None,
     predictor: Predictor | None = None,
 ) -> Evaluation:
@@ -132,6 +134,7 @@ def evaluate(
         validation: path of `validation.json`, empty where there is none.
         split_table: a split manifest that counts instead of the dataset's, such as a fold's; empty for none. Patients
             without a split in it are predicted, and enter no metric.
+        embedded: the dataset's embeddings, read instead of tiles where the model's encoder made them; empty for none.
         parameters: see there.
         predictor: yields every patient's bag of a dataset; the saved model's where None.
 
@@ -150,7 +153,8 @@ def evaluate(
     shown = _shown_split(dataset, parameters.gate_split)
     collector = Collector(dataset, out, shown, top_tiles=parameters.top_tiles)
     patients = len(dataset.patients())
-    for number, bag in enumerate((predictor or predict_with_model)(model_dir, dataset), start=1):
+    predict = predictor or functools.partial(predict_with_model, embedded=embedded)
+    for number, bag in enumerate(predict(model_dir, dataset), start=1):
         check_bag(bag, len(dataset.schema.labels))
         collector.add(bag)
         if number % _PROGRESS_PATIENTS == 0 or number == patients:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +113,11 @@ def overlay_attention(picture: Picture, tiles: SlideTiles, downsample: float) ->
     alpha = np.where(covered, 0.4 + 0.2 * mean, 0)[..., None]
     grey = picture.mean(axis=2, keepdims=True)
     blended = np.asarray(np.round(grey * (1 - alpha) + color_of(mean) * alpha), np.uint8)
-    blended[_outline(marked)] = _MARK
+    blended[outline(marked)] = _MARK
     return blended
 
 
-def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The inner edge of a mask, 2 to 3 px wide by its picture's size."""
     inner = mask
     for _ in range(2 + (max(mask.shape) > 1200)):
@@ -141,8 +141,8 @@ def blank_canvas(tiles: SlideTiles) -> tuple[Picture, float]:
     return np.full((height, width, 3), 255, np.uint8), downsample
 
 
-def add_legend(picture: Picture) -> Picture:
-    """`picture` with a colour bar below: attention from least to most within the patient."""
+def add_legend(picture: Picture, what: str = "attention", ends: str = "least to most") -> Picture:
+    """`picture` with a colour bar below: attention from least to most within the patient, or what else is told."""
     height, width = picture.shape[:2]
     canvas = Image.new("RGB", (max(width, 240), height + LEGEND_PX), _PAPER)
     canvas.paste(Image.fromarray(picture), (0, 0))
@@ -153,8 +153,8 @@ def add_legend(picture: Picture) -> Picture:
     left = 78
     canvas.paste(Image.fromarray(np.ascontiguousarray(bar)), (left, height + 11))
     middle = height + 17
-    draw.text((10, middle), "attention", fill=_INK, font=font, anchor="lm")
-    draw.text((left + length + 8, middle), "least to most", fill=_INK, font=font, anchor="lm")
+    draw.text((10, middle), what, fill=_INK, font=font, anchor="lm")
+    draw.text((left + length + 8, middle), ends, fill=_INK, font=font, anchor="lm")
     return np.asarray(canvas)
 
 
@@ -193,9 +193,14 @@ def write_geojson(path: str, tiles: SlideTiles | None) -> None:
     Every feature is a QuPath tile object (`objectType`), so that 100,000 of them stay fast, with measurements for
     QuPath's measurement maps and a classification by fifths of the patient's attention. Streamed line by line.
     """
+    write_features(path, _features(tiles) if tiles is not None else ())
+
+
+def write_features(path: str, features: Iterable[dict[str, Any]]) -> None:
+    """Writes features as a GeoJSON FeatureCollection, a line each."""
     with storage.open_atomic(path, "w") as stream:
         stream.write('{"type": "FeatureCollection", "features": [')
-        for number, feature in enumerate(_features(tiles) if tiles is not None else ()):
+        for number, feature in enumerate(features):
             stream.write("\n" if number == 0 else ",\n")
             stream.write(json.dumps(feature, allow_nan=False))
         stream.write("\n]}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,19 +12,25 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from components.mil.bags import (
+    FACTS,
     Bag,
-    Feature,
-    decode_tile,
+    decode_instance,
     index_bags,
     patients_without_tiles,
     read_spans,
-    translated_errors,
+    stream_records,
 )
+from components.mil.encoders.frozen import digest_encoder, split_projection
+from components.mil.heads.protocol import CHUNK
 from components.mil.model import BagModel, load_bag_model
+from components.records import storage
 from components.records.dataset import RecordSpan, TiledDataset
+from components.records.embedded import EmbeddedDataset, read_rows
 from components.records.errors import InputError
 
-__all__ = ["BagPrediction", "load_bag_model", "patients_without_tiles", "predict_bags"]
+__all__ = ["BagPrediction", "fitting_embeddings", "load_bag_model", "patients_without_tiles", "predict_bags"]
+
+log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -61,13 +68,20 @@ class BagPrediction:
 
 
 def predict_bags(
-    model: BagModel, dataset: TiledDataset, split: str | None = None, *, batch_tiles: int = 64, labelled: bool = True
+    model: BagModel,
+    dataset: TiledDataset,
+    split: str | None = None,
+    *,
+    batch_tiles: int = 64,
+    labelled: bool = True,
+    embedded: EmbeddedDataset | None = None,
 ) -> Iterator[BagPrediction]:
     """Every patient of a split (or of all) that has a tile, in manifest order.
 
     Tiles stream through the encoder in batches of `batch_tiles`, across patients; only the embeddings of the
     current patient are held. The head then goes over them in pieces. With `labelled` False the dataset's labels are
-    not looked at: new slides have none.
+    not looked at: new slides have none. With `embedded`, the dataset's embeddings by the model's own encoder, no tile
+    is decoded; see `fitting_embeddings`.
 
     Raises:
         InputError: the dataset's tile size or labels are not the model's.
@@ -75,6 +89,10 @@ def predict_bags(
     """
     _check_match(model, dataset, labelled)
     bags = index_bags(dataset, split)
+    if embedded:
+        for bag in bags:
+            yield _predict(model, bag, _read_bag(model, bag, embedded))
+        return
     encode = tf.function(lambda tiles: model.encoder(tiles, training=False), reduce_retracing=True)
     waiting: list[dict[str, NDArray[Any]]] = []
     held, at = 0, 0
@@ -89,6 +107,49 @@ def predict_bags(
             held -= count
             yield _predict(model, bags[at], {name: value[:count] for name, value in joined.items()})
             at += 1
+
+
+def fitting_embeddings(model: BagModel, dataset: TiledDataset, root: str) -> EmbeddedDataset | None:
+    """The embeddings at `root` where they are of exactly these records by exactly this model's encoder; else None."""
+    parts = split_projection(model.encoder)
+    if not root or parts is None or storage.stat(storage.join(root, "schema.json")) is None:
+        return None
+    found = EmbeddedDataset(root)
+    try:
+        found.check_source(dataset)
+    except InputError as error:
+        log.warning("%s: the tiles are read instead", error.what)
+        return None
+    made, trained_on = found.schema.encoder, model.metadata.get("embeddings")
+    if made["digest"] != digest_encoder(parts[0]) or (trained_on or made) != made:
+        log.warning("the embeddings are of another encoder than the model's: the tiles are read instead")
+        return None
+    # without embeddings in training, only the colours and the side can still tell two encoders apart
+    if trained_on is None and not _same_preparation(model, made):
+        return None
+    return found
+
+
+def _same_preparation(model: BagModel, made: dict[str, Any]) -> bool:
+    given = model.metadata.get("parameters", {})
+    same_colours = made["stain_normalisation"] == given.get("stain_normalisation", "none") == "none"
+    return bool(same_colours and made["input_px"] == model.input_px)
+
+
+def _read_bag(model: BagModel, bag: Bag, embedded: EmbeddedDataset) -> dict[str, NDArray[Any]]:
+    """A bag's facts, and its embeddings through the model's projection, a piece at a time."""
+    parts = split_projection(model.encoder)
+    if parts is None:
+        raise InputError("is trained along", where="the model's encoder", mend="predict from tiles")
+    images = list(dict.fromkeys(bag.image_ids))
+    facts = [embedded.facts(image_id) for image_id in images]
+    found = {key: np.concatenate([fact[name] for fact in facts]) for key, name in FACTS.items()}
+    spans = [span for image_id in images for span in embedded.spans(image_id)]
+    pieces = []
+    for start in range(0, len(spans), CHUNK):
+        rows = read_rows(spans[start : start + CHUNK], embedded.schema.dim, embedded.schema.dtype)
+        pieces.append(parts[1](rows.astype(np.float32), training=False).numpy())
+    return {**found, "embedding": np.concatenate(pieces)}
 
 
 def _check_match(model: BagModel, dataset: TiledDataset, labelled: bool) -> None:
@@ -132,30 +193,4 @@ def _tile_batches(model: BagModel, bags: Sequence[Bag], batch_tiles: int) -> Ite
         for bag in bags:
             yield from read_spans(bag.spans)
 
-    def decode(data: Any) -> dict[str, Any]:
-        found = tf.io.parse_single_example(
-            data,
-            {
-                "image/encoded": Feature([], tf.string),
-                "tile/x": Feature([], tf.int64),
-                "tile/y": Feature([], tf.int64),
-                "tile/level0_width": Feature([], tf.int64),
-                "tile/level0_height": Feature([], tf.int64),
-                "tile/tissue": Feature([], tf.float32),
-                "tile/label": Feature([], tf.int64, default_value=-1),
-            },
-        )
-        return {
-            "tiles": decode_tile(found["image/encoded"], model.tile_px),
-            "x": found["tile/x"],
-            "y": found["tile/y"],
-            "width": found["tile/level0_width"],
-            "height": found["tile/level0_height"],
-            "tissue": found["tile/tissue"],
-            "label": found["tile/label"],
-        }
-
-    with translated_errors() as guard:
-        data = tf.data.Dataset.from_generator(lambda: guard(generate()), output_signature=tf.TensorSpec([], tf.string))
-        data = data.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        yield from data.batch(batch_tiles).prefetch(2)
+    yield from stream_records(generate, lambda data: decode_instance(data, model.tile_px), batch_tiles)

@@ -11,6 +11,8 @@ import keras
 from keras import ops
 
 from components.mil.encoders import registry as encoders
+from components.mil.encoders.dense import build_dense
+from components.mil.encoders.frozen import join_projection, split_projection
 from components.mil.heads import registry as heads
 from components.records import storage
 from components.records.errors import InputError
@@ -56,11 +58,17 @@ class BagModel(keras.Model):
         """Side in px of the tiles it was made for."""
         return int(self.metadata["tile_px"])
 
+    def without_frozen(self) -> BagModel:
+        """The model of embeddings that a frozen encoder gave: projection and head, the same weights; else itself."""
+        parts = split_projection(self.encoder)
+        return self if parts is None else BagModel(parts[1], self.head, self.label_names, self.metadata)
+
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
         """A batch of padded bags.
 
         Args:
-            inputs: `tiles` uint8 [b, n, h, w, 3] and `mask` bool [b, n], False where a tile is padding.
+            inputs: `tiles` uint8 [b, n, h, w, 3] (of a model of embeddings these, [b, n, d]) and `mask` bool [b, n],
+                False where a tile is padding.
             training: whether dropout is on.
 
         Returns:
@@ -100,20 +108,40 @@ def create_bag_model(
     tile_px: int,
     label_names: list[str],
     metadata: dict[str, Any] | None = None,
+    frozen: keras.Model | None = None,
     **options: Any,
 ) -> BagModel:
     """A fresh bag model of a head and an encoder by name; `options` go to the one that knows them.
 
+    A frozen encoder is followed by a projection that is trained: standardised values, then a dense layer of
+    `embedding_dim`.
+
+    Args:
+        head: name in the registry.
+        encoder: name in the registry.
+        tile_px: side of the tiles, px.
+        label_names: the classes in the order of the logits.
+        metadata: see `BagModel`.
+        frozen: takes the place of the encoder by name: the one that embeddings were made with.
+        options: of head and encoder.
+
     Raises:
         InputError: an unknown name (with the nearest), or an encoder that can't be loaded.
     """
-    built = encoders.create_encoder(encoder, tile_px, **options)
+    built = frozen or encoders.create_encoder(encoder, tile_px, **options)
+    if encoder not in encoders.TRAINED_ALONG and options.get("freeze_encoder", True):
+        built = join_projection(built, build_dense(built.output_shape[-1], options.get("embedding_dim", 128)))
     made = heads.create_head(head, len(label_names), **options)
     return BagModel(built, made, label_names, {**(metadata or {}), "tile_px": tile_px}, name="bag_model")
 
 
 def save_bag_model(model: BagModel, folder: str) -> None:
-    """Saves as a Keras model folder with `bagline.json` beside the weights; replaces what is there.
+    """Saves as a Keras model folder with `bagline.json` beside the weights; replaces what is there."""
+    save_model(model, folder, {**model.metadata, "label_names": model.label_names})
+
+
+def save_model(model: keras.Model, folder: str, card: dict[str, Any]) -> None:
+    """Saves a Keras model as a folder, with `card` as `bagline.json` beside the weights; replaces what is there.
 
     The date that Keras writes is taken out and its memory addresses are renumbered: equal models are equal files.
     """
@@ -132,7 +160,7 @@ def save_bag_model(model: BagModel, folder: str) -> None:
             config = storage.read_json(fresh / "config.json")
             _renumber_shared(config, {})
             storage.write_json(fresh / "config.json", config)
-            storage.write_json(fresh / CARD, {**model.metadata, "label_names": model.label_names})
+            storage.write_json(fresh / CARD, card)
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(fresh, target)

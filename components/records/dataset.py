@@ -6,6 +6,7 @@
 <root>/parts.json             every part: slide, split, tiles, bytes, sha256
 <root>/ledger.jsonl, failed_tiles.jsonl, summary.json
 <root>/thumbnails/<image_id>.jpg, and thumbnails.json: level-0 size and downsample of each
+<root>/thumbnails/<image_id>.mask.png  the lesion mask of a slide that has one, at low resolution, 1 bit a px
 """
 
 from __future__ import annotations
@@ -118,18 +119,17 @@ class TiledDataset:
         Raises:
             WorkError: a part is missing, cut off, or holds another number of records than it should.
         """
-        spans: list[RecordSpan] = []
-        for part in self.parts:
-            if part.image_id != image_id:
-                continue
-            path = self._part_on_disk(part)
-            found = index_tfrecord(path)
-            if len(found) != part.tiles:
-                raise WorkError(
-                    f"holds {len(found)} records, not {part.tiles}", where=path, mend="run the tiling step again"
-                )
-            spans += [RecordSpan(path, offset, length) for offset, length in found]
-        return spans
+        return [span for part in self.parts if part.image_id == image_id for span in self.spans_of(part)]
+
+    def spans_of(self, part: Part) -> list[RecordSpan]:
+        """As `spans`, of one part."""
+        path = self._part_on_disk(part)
+        found = index_tfrecord(path)
+        if len(found) != part.tiles:
+            raise WorkError(
+                f"holds {len(found)} records, not {part.tiles}", where=path, mend="run the tiling step again"
+            )
+        return [RecordSpan(path, offset, length) for offset, length in found]
 
     def _part_on_disk(self, part: Part) -> str:
         path = self.path(*part.path.split("/"))
@@ -161,6 +161,14 @@ def _read_split_table(path: str, tiled: Manifest) -> Manifest:
             mend="split the manifest that was tiled",
         )
     return table
+
+
+def truth_path(image_id: str) -> str:
+    """Where the low-resolution lesion mask of a slide lies, relative to the dataset's root.
+
+    It spans the whole slide at a downsample that is a power of two; any px that the mask touches is marked.
+    """
+    return f"thumbnails/{image_id}.mask.png"
 
 
 def write_parts(root: str, parts: list[Part]) -> None:

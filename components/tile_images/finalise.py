@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from components.records import storage
-from components.records.dataset import Part, Thumbnail, write_parts, write_thumbnails
+from components.records.dataset import Part, Thumbnail, truth_path, write_parts, write_thumbnails
 from components.records.errors import WorkError, name_first
 from components.records.ledger import STATUSES, LedgerEntry, write_ledger
 from components.records.manifest import Manifest
@@ -63,7 +63,7 @@ def finalise(manifest: Manifest, tasks: Sequence[SlideTask], parameters: TilingP
     pages = write_contact_sheet(out, outcome.entries) if parameters.qc else []
     if manifest.path != storage.join(out, "split.csv"):
         storage.write_bytes(storage.join(out, "split.csv"), storage.read_bytes(manifest.path))
-    remove_stale(out, outcome, pages)
+    remove_stale(out, outcome, tasks, pages)
     DatasetSchema(
         labels=manifest.labels,
         tile_px=parameters.tile_px,
@@ -206,9 +206,10 @@ def check_totals(summary: dict[str, Any], outcome: Outcome, manifest: Manifest) 
         raise WorkError(f"totals differ: {name_first(wrong)}", where="tiling", mend="run the step again")
 
 
-def remove_stale(out: str, outcome: Outcome, pages: Sequence[str] = ()) -> None:
+def remove_stale(out: str, outcome: Outcome, tasks: Sequence[SlideTask], pages: Sequence[str] = ()) -> None:
     """Removes parts, thumbnails, QC sheets and temporary files that this run has no use for."""
     wanted = {part.path for part in outcome.parts} | {thumbnail.path for thumbnail in outcome.thumbnails.values()}
+    wanted |= {truth_path(task.image_id) for task in tasks if task.mask}
     if pages:
         wanted |= {*pages, *(sheet_path(image_id) for image_id in outcome.thumbnails)}
     for folder in ("records", "thumbnails", FOLDER):
@@ -223,7 +224,11 @@ def remove_stale(out: str, outcome: Outcome, pages: Sequence[str] = ()) -> None:
 def is_ours(name: str) -> bool:
     """Whether a file below records/, thumbnails/ or qc/ is of a kind that tiling writes."""
     path = PurePosixPath(name)
-    return path.suffix in (".tfrecord", ".jpg", ".html") or (path.name.startswith(".") and path.suffix == ".tmp")
+    return (
+        path.suffix in (".tfrecord", ".jpg", ".html")
+        or path.name.endswith(".mask.png")
+        or (path.name.startswith(".") and path.suffix == ".tmp")
+    )
 
 
 def check_losses(summary: dict[str, Any], entries: Sequence[LedgerEntry], parameters: TilingParameters) -> None:

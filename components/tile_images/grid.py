@@ -85,24 +85,16 @@ def _measure_band(mask: NDArray[np.bool_], downsample: float, tiles: Tiles, side
     return np.asarray(covered / ((bottom - top) * (right - left)))
 
 
-def mark_labels(mask: NDArray[np.bool_], width: int, height: int, tiles: Tiles, side: int) -> NDArray[np.int8]:
-    """1 where any px of a mask that spans the whole slide touches the tile, else 0.
+def mark_labels(areas: NDArray[np.float64], side: int, min_lesion: float) -> NDArray[np.int8]:
+    """1 where enough of a tile is marked, else 0.
 
     Args:
-        mask: bool, shape [mask height, mask width].
-        width: of the slide, level-0 px.
-        height: of the slide, level-0 px.
-        tiles: records of `TILE`.
+        areas: level-0 px² of each tile that the mask marks.
         side: level-0 px of a tile.
+        min_lesion: 0 for anything at all; below 1 the least share of the tile; from 1 on the least level-0 px.
     """
-    rows, columns = mask.shape
-    # an eighth of a level-0 px inwards: a tile that only shares an edge with a mask px is not touched by it
-    left = ((tiles["x"] + 0.125) * (columns / width)).astype(np.int64)
-    top = ((tiles["y"] + 0.125) * (rows / height)).astype(np.int64)
-    right = np.minimum(np.ceil((tiles["x"] + side - 0.125) * (columns / width)), columns).astype(np.int64)
-    bottom = np.minimum(np.ceil((tiles["y"] + side - 0.125) * (rows / height)), rows).astype(np.int64)
-    boxes = zip(left, top, right, bottom, strict=True)
-    return np.array([mask[y0:y1, x0:x1].any() for x0, y0, x1, y1 in boxes], np.int8)
+    least = min_lesion * side * side if min_lesion < 1 else min_lesion
+    return np.asarray((areas > 0) & (areas >= least * (1 - 1e-9)), np.int8)
 
 
 def sample_tiles(tiles: Tiles, parameters: TilingParameters, image_id: str) -> Tiles:

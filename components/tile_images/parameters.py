@@ -32,6 +32,10 @@ class TilingParameters:
         default_mpp: µm/px at level 0 of slides of which neither manifest nor file says it; 0 leaves it unknown.
         allow_absurd_mpp: takes a resolution outside 0.05–40 µm/px as true.
         mpp_tolerance: a level that is off the wanted mpp by at most this share is taken as it is, not resampled.
+        min_lesion: how much of a tile the lesion mask must mark for `tile/label` 1: 0 for any bit of it, below 1 a
+            share of the tile, from 1 on a number of level-0 px.
+        lesion_classes: groups or classifications of drawn annotations that are lesions, parted by commas; empty for
+            all but exclusions.
         max_failed_share: share of slides, 0–1, that may be failed or partial before the step fails at its end.
         tile_format: `jpeg` or `png`, for tiles whose stored bytes can't be taken as they are.
         jpeg_quality: 1–100, of tiles that are encoded again (4:2:0).
@@ -54,6 +58,8 @@ class TilingParameters:
     default_mpp: float = 0.0
     allow_absurd_mpp: bool = False
     mpp_tolerance: float = 0.1
+    min_lesion: float = 0.0
+    lesion_classes: str = ""
     max_failed_share: float = 0.0
     tile_format: str = "jpeg"
     jpeg_quality: int = 90
@@ -74,6 +80,7 @@ class TilingParameters:
         _check(self.max_tiles_per_slide, 0, 1 << 40, "max_tiles_per_slide")
         _check(self.default_mpp, 0, 1000, "default_mpp")
         _check(self.mpp_tolerance, 0, 0.5, "mpp_tolerance")
+        _check(self.min_lesion, 0, 1 << 40, "min_lesion")
         _check(self.max_failed_share, 0, 1, "max_failed_share")
         _check(self.jpeg_quality, 1, 100, "jpeg_quality")
         _check(self.region_tiles, 1, 1 << 20, "region_tiles")

@@ -24,6 +24,9 @@ LOCAL_RUNNERS = {"DirectRunner": "FnApiRunner", "FnApiRunner": "FnApiRunner"}
 # How long a worker of several machines goes on with a slide that it had to fetch; then the others share the rest.
 BEGIN_SECONDS = 300.0
 _SAID = 600
+# How Beam says that it could not get the Java side of a runner, and what names another.
+_NO_JAR = ("Unable to fetch remote job server jar", "Unable to parse jar URL")
+_JAR_OPTIONS = {"FlinkRunner": "--flink_job_server_jar", "SparkRunner": "--spark_job_server_jar"}
 stopped_by: list[BaglineError] = []
 
 
@@ -139,6 +142,10 @@ def run_pipeline(
             raise
         # A cluster's failure comes as whatever its runner makes of it, with the trace of another language.
         said = " ".join(str(error).split())[:_SAID]
+        if runner in _JAR_OPTIONS and said.startswith(_NO_JAR):
+            mend = f"name a jar of Beam's job server, after --, as {_JAR_OPTIONS[runner]}=FILE-OR-URL"
+            reason = said.split(". ")[0]
+            raise WorkError(f"no job server could be started ({reason})", where=runner, mend=mend) from error
         mend = "see the cluster's own log; what was done is taken up when the step runs again"
         raise WorkError(f"the job failed ({type(error).__name__}: {said})", where=runner, mend=mend) from error
 

@@ -18,6 +18,7 @@ from PIL import Image
 from components.readers.open_slide import choose_reader, open_slide
 from components.readers.protocol import Picture
 from components.records import storage
+from components.records.dataset import truth_path
 from components.records.errors import BaglineError, SlideError
 from components.records.provenance import file_digest
 from components.tile_images import grid
@@ -27,10 +28,9 @@ from components.tile_images.qc_sheet import save_sheet
 from components.tile_images.scale import Scale, check_mpp, choose_scale, resolve_mpp
 from components.tile_images.tissue import Findings, examine_picture
 
-PLAN_VERSION = "4"
+PLAN_VERSION = "5"
 THUMBNAIL_PX = 1024
 _MASK_PX, _MOST_MASK_PX = 1024, 4096
-_MOST_SKEW = 0.02
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def _plan(task: SlideTask, parameters: TilingParameters, out: str, facts: SlideF
     if hasattr(reader, "bytes_read"):
         details |= {"bytes_read": reader.bytes_read, "glass_unread": getattr(reader, "glass_unread", 0)}
     if task.mask:
-        tiles["label"], facts.mask_digest = label_tiles(task, size, tiles, scale.side)
+        tiles["label"], facts.mask_digest = label_tiles(task, size, tiles, scale.side, downsample, parameters, out)
     if parameters.qc:
         save_sheet(out, task.image_id, picture, found, tiles, downsample, scale.side)
     reason = explain_empty(size, scale, details, bool(found.tissue.any()), parameters)
@@ -318,15 +318,34 @@ def choose_tiles(
     return tiles, details
 
 
-def label_tiles(task: SlideTask, size: tuple[int, int], tiles: grid.Tiles, side: int) -> tuple[NDArray[np.int8], str]:
-    """The label of each tile by the slide's lesion mask, and the mask's digest; raises SlideError for a bad mask."""
-    from components.readers.mask import read_mask
+def label_tiles(
+    task: SlideTask,
+    size: tuple[int, int],
+    tiles: grid.Tiles,
+    side: int,
+    downsample: float,
+    parameters: TilingParameters,
+    out: str,
+) -> tuple[NDArray[np.int8], str]:
+    """The label of each tile by the slide's lesion mask, and the mask's digest.
 
+    The mask at low resolution is written beside the thumbnail, for those who later hold something against it.
+
+    Raises:
+        SlideError: the mask is missing, can't be read, or is not of this slide.
+    """
+    from components.readers.mask import survey_mask
+
+    x, y = tiles["x"].astype(np.int64), tiles["y"].astype(np.int64)
+    classes = parameters.lesion_classes.split(",")
+    name = task.mask.rpartition("/")[2]
     with storage.local_copy(task.mask) as path:
-        marked = read_mask(path)
+        found = survey_mask(path, size, x, y, side, downsample, classes=classes, name=name)
         digest = file_digest(path)
-    check_mask_shape(marked.shape, *size)
-    return grid.mark_labels(marked, *size, tiles, side), digest
+    content = io.BytesIO()
+    Image.fromarray(found.drawn).save(content, "PNG", optimize=True)
+    storage.write_bytes(storage.join(out, *truth_path(task.image_id).split("/")), content.getvalue())
+    return grid.mark_labels(found.areas, side, parameters.min_lesion), digest
 
 
 def explain_empty(
@@ -357,17 +376,6 @@ def choose_downsample(width: int, height: int, side: int) -> float:
     wanted = min(math.ceil(math.log2(max(longest / _MASK_PX, 1))), max(int(math.log2(max(side / 4, 1))), 0))
     bound = math.ceil(math.log2(max(longest / _MOST_MASK_PX, 1)))
     return float(2 ** max(wanted, bound))
-
-
-def check_mask_shape(shape: tuple[int, ...], width: int, height: int) -> None:
-    """Holds a mask's proportions against the slide's; raises SlideError where they differ."""
-    rows, columns = shape
-    skew = abs(columns * height / (rows * width) - 1)
-    if skew > _MOST_SKEW + 1 / min(rows, columns):
-        raise SlideError(
-            f"the mask of {columns} × {rows} px does not have the slide's proportions ({width} × {height})",
-            mend="give a mask of the whole slide",
-        )
 
 
 def save_thumbnail(

@@ -58,6 +58,7 @@ def train_best(
     *,
     work_dir: str = "",
     split_table: str = "",
+    embedded: str = "",
 ) -> TrainingSummary:
     """Trains once for every set of a grid and keeps the model of the lowest validation loss, of equal ones the first.
 
@@ -72,6 +73,7 @@ def train_best(
         grid: sets of parameters.
         work_dir: see `train_mil`; each set has a folder in it.
         split_table: see `train_mil`.
+        embedded: see `train_mil`.
 
     Raises:
         InputError: a grid that makes no sense, or no validation split to choose by; and as `train_mil`.
@@ -83,7 +85,7 @@ def train_best(
     if work_dir and split_table:  # folds that run side by side must not share their checkpoints
         work_dir = os.path.join(work_dir, file_digest(split_table).removeprefix("sha256:")[:16])
     if not candidates:
-        return train_mil(root, model_dir, training_dir, parameters, work_dir, split_table)
+        return train_mil(root, model_dir, training_dir, parameters, work_dir, split_table, embedded)
     tried: list[dict[str, Any]] = []
     best: tuple[float, int, TrainingSummary] | None = None
     with tempfile.TemporaryDirectory() as scratch:
@@ -91,7 +93,7 @@ def train_best(
             log.info("set %d of %d: %s", number + 1, len(candidates), dict(grid[number]))
             model, training = os.path.join(scratch, f"model-{number}"), os.path.join(scratch, f"training-{number}")
             kept = os.path.join(work_dir, f"set-{number}") if work_dir else ""
-            summary = train_mil(root, model, training, candidate, kept, split_table)
+            summary = train_mil(root, model, training, candidate, kept, split_table, embedded)
             loss = summary.val_loss
             if loss is None:
                 raise InputError(

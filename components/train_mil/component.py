@@ -9,13 +9,14 @@ def train_mil(
     model: dsl.Output[dsl.Model],
     training: dsl.Output[dsl.Artifact],
     split_table: dsl.Input[dsl.Dataset] = None,
+    embedded: dsl.Input[dsl.Dataset] = None,
     head: str = "gated_attention",
     encoder: str = "small_cnn",
     encoder_path: str = "",
     freeze_encoder: bool = True,
     embedding_dim: int = 128,
     attention_dim: int = 64,
-    input_px: int = 64,
+    input_px: int = 0,
     epochs: int = 30,
     tiles_per_bag: int = 128,
     validation_tiles: int = 128,
@@ -30,6 +31,7 @@ def train_mil(
     seed: int = 0,
     cache_mb: int = 1024,
     mixed_precision: bool = False,
+    embeddings: bool = False,
     grid: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
     checkpoint_dir: str = "",
 ) -> None:
@@ -52,6 +54,7 @@ def train_mil(
         grid,
         work_dir=checkpoint_dir,
         split_table=split_table.path if split_table else "",
+        embedded=embedded.path if embedded else "",
     )
     facts = artifact_metadata(split="train", **summary.facts())
     model.metadata.update(facts, framework="keras", head=head, encoder=encoder)

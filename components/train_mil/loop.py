@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.mil.augmentation import augment_tiles
 from components.mil.bags import Bag, TileSource, order_bags, sample_spans, spread_spans
+from components.mil.checkpoint import State, load_state, save_state
+from components.mil.embedding_source import EmbeddingSource
+from components.mil.encoders.frozen import split_projection
 from components.mil.encoders.small_cnn import scale_to_data
 from components.mil.model import BagModel
+from components.mil.optimizer import CLIPNORM, create_optimizer
+from components.records.embedded import EmbeddedSchema
 from components.records.provenance import derive_seed
-from components.train_mil.augmentation import augment_tiles
-from components.train_mil.checkpoint import State, load_state, save_state
 from components.train_mil.measures import balanced_weights, mean_auc
-from components.train_mil.optimizer import CLIPNORM, create_optimizer
 from components.train_mil.parameters import TrainingParameters
 
 import keras  # isort: skip  (after components.mil, which silences TensorFlow's import)
@@ -35,25 +38,29 @@ class BagTrainer:
         model: the model; its weights are trained in place.
         parameters: how.
         train, validation: the bags; without validation bags every epoch is run and the last one kept.
+        embedded: the bags' spans are embeddings of this schema, not tiles.
     """
 
     def __init__(
-        self, model: BagModel, parameters: TrainingParameters, train: Sequence[Bag], validation: Sequence[Bag]
+        self,
+        model: BagModel,
+        parameters: TrainingParameters,
+        train: Sequence[Bag],
+        validation: Sequence[Bag],
+        embedded: EmbeddedSchema | None = None,
     ) -> None:
-        self.model = model
+        self.whole = model
+        self.learner = model.without_frozen()
+        self.embedded = embedded
+        self.model = self.learner if embedded else model
         self.parameters = parameters
         self.bags = list(train)
         self.validation = list(validation)
         self.writes = True
-        self.source = TileSource(
-            self._own_bags(),
-            tile_px=model.tile_px,
-            side=model.input_px,
-            cache_bytes=parameters.cache_mb << 20,
-        )
+        self.source = self._open_source()
         steps = self._steps_per_epoch() * parameters.epochs
         optimizer = create_optimizer(parameters, steps, self._clipnorm())
-        if parameters.mixed_precision:
+        if keras.mixed_precision.global_policy().name == "mixed_float16":
             optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
         optimizer.build(model.trainable_variables)
         self.optimizer = optimizer
@@ -73,8 +80,7 @@ class BagTrainer:
         """
         state = load_state(work_dir, key) if work_dir else None
         if state is None:
-            if self.parameters.encoder == "small_cnn":
-                scale_to_data(self.model.encoder, self.source.sample(self.bags, SCALE_TILES))
+            self._scale_to_data()
             state = self._snapshot([], [], 0)
         self._restore(state)
         self._check_start(state)
@@ -86,8 +92,32 @@ class BagTrainer:
             state = self._run_epoch(epoch, state)
             if work_dir and self.writes:
                 save_state(work_dir, key, state)
-        self.model.set_weights(state.best or state.weights)
+        self.learner.set_weights(state.best or state.weights)
         return state
+
+    def _open_source(self) -> TileSource | EmbeddingSource:
+        if self.embedded:
+            return EmbeddingSource(self.embedded)
+        cache_bytes = self.parameters.cache_mb << 20
+        return TileSource(
+            self._own_bags(), tile_px=self.whole.tile_px, side=self.whole.input_px, cache_bytes=cache_bytes
+        )
+
+    def _scale_to_data(self) -> None:
+        """Gives fresh layers the scale of a sample of the train bags."""
+        parts = split_projection(self.whole.encoder)
+        if self.parameters.encoder == "small_cnn":
+            scale_to_data(self.whole.encoder, self.source.sample(self.bags, SCALE_TILES))
+        elif parts:
+            sample = self.source.sample(self.bags, SCALE_TILES)
+            pieces = [sample[start : start + 64] for start in range(0, len(sample), 64)]
+            if not self.embedded:
+                pieces = [np.asarray(parts[0](piece, training=False)) for piece in pieces]
+            parts[1].get_layer("standardise").adapt(np.concatenate(pieces).astype(np.float32))
+
+    @property
+    def _augments(self) -> bool:
+        return self.parameters.augment and not self.embedded
 
     def _own_bags(self) -> list[Bag]:
         """The bags that this process reads."""
@@ -113,7 +143,7 @@ class BagTrainer:
         parts += [f"{entry['seconds']:.0f} s"] + ["(best)"] * ("val_loss" in entry and improved)
         log.info(" ".join(parts))
         if improved:
-            return self._snapshot(history, self.model.get_weights(), epoch)
+            return self._snapshot(history, self.learner.get_weights(), epoch)
         return self._snapshot(history, state.best, state.best_epoch)
 
     def _ran_out(self, state: State) -> bool:
@@ -142,7 +172,7 @@ class BagTrainer:
         return {"loss": sum(losses) / bags, "accuracy": right / bags}
 
     def _train_step(self, inputs: dict[str, Any], labels: Any, seed: Any) -> tuple[Any, Any]:
-        tiles = augment_tiles(inputs["tiles"], seed) if self.parameters.augment else inputs["tiles"]
+        tiles = augment_tiles(inputs["tiles"], seed) if self._augments else inputs["tiles"]
         weights = tf.gather(self.class_weights, labels)
         with tf.GradientTape() as tape:
             out = self.model({"tiles": tiles, "mask": inputs["mask"]}, training=True)
@@ -180,9 +210,9 @@ class BagTrainer:
 
     def _snapshot(self, history: list[dict[str, float]], best: list[Any], best_epoch: int) -> State:
         optimizer = [variable.numpy() for variable in self.optimizer.variables]
-        return State(self.model.get_weights(), optimizer, best, best_epoch, history)
+        return State(self.learner.get_weights(), optimizer, best, best_epoch, history)
 
     def _restore(self, state: State) -> None:
-        self.model.set_weights(state.weights)
+        self.learner.set_weights(state.weights)
         for variable, value in zip(self.optimizer.variables, state.optimizer, strict=True):
             variable.assign(value)

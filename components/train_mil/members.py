@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.mil.model import BagModel
+from components.mil.optimizer import create_optimizer
 from components.mil.standardise import measure_scale
 from components.records.provenance import derive_seed
 from components.train_mil.measures import balanced_weights
-from components.train_mil.optimizer import create_optimizer
 from components.train_mil.parameters import TrainingParameters
 
 import keras  # isort: skip  (after components.mil, which silences TensorFlow's import)

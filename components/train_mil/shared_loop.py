@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.mil.augmentation import augment_tiles
 from components.mil.bags import Bag, order_bags, sample_spans
+from components.mil.checkpoint import State
 from components.mil.model import BagModel
+from components.mil.optimizer import CLIPNORM
+from components.records.embedded import EmbeddedSchema
 from components.records.errors import InputError, WorkError
 from components.records.provenance import derive_seed
-from components.train_mil.augmentation import augment_tiles
-from components.train_mil.checkpoint import State
 from components.train_mil.loop import BagTrainer
-from components.train_mil.optimizer import CLIPNORM
 from components.train_mil.parameters import TrainingParameters
 from components.train_mil.workers import Workers, deal_bags
 
@@ -30,7 +31,7 @@ class SharedBagTrainer(BagTrainer):
     clipped then; validation bags are dealt too, and every worker comes to the same loss and the same decisions.
 
     Args:
-        model, parameters, train, validation: as in `BagTrainer`, the same in every worker.
+        model, parameters, train, validation, embedded: as in `BagTrainer`, the same in every worker.
         workers: who trains along.
 
     Raises:
@@ -44,6 +45,7 @@ class SharedBagTrainer(BagTrainer):
         train: Sequence[Bag],
         validation: Sequence[Bag],
         workers: Workers,
+        embedded: EmbeddedSchema | None = None,
     ) -> None:
         if len(train) < workers.count:
             raise InputError(
@@ -56,7 +58,7 @@ class SharedBagTrainer(BagTrainer):
         self.local = workers.replicas // workers.count
         self.per_replica = -(-parameters.bags_per_batch // workers.replicas)
         self.shards = deal_bags(train, workers.count)
-        super().__init__(model, parameters, train, validation)
+        super().__init__(model, parameters, train, validation, embedded)
         self.writes = workers.is_chief
         self._shared_step = tf.function(
             lambda *given: self.strategy.run(self._replica_step, given), reduce_retracing=True
@@ -121,7 +123,7 @@ class SharedBagTrainer(BagTrainer):
 
     def _replica_step(self, tiles: Any, mask: Any, labels: Any, shares: Any, seeds: Any) -> tuple[Any, Any]:
         context = tf.distribute.get_replica_context()
-        tiles = augment_tiles(tiles, seeds[0]) if self.parameters.augment else tiles
+        tiles = augment_tiles(tiles, seeds[0]) if self._augments else tiles
         weights = tf.gather(self.class_weights, labels) * shares
         with tf.GradientTape() as tape:
             out = self.model({"tiles": tiles, "mask": mask}, training=True)

@@ -10,32 +10,31 @@ from typing import Any
 
 from components.mil.bags import (  # first: it silences TensorFlow's import
     Bag,
-    TileSource,
     index_bags,
     patients_without_tiles,
-    sample_spans,
 )
 
-import keras  # isort: skip
-import numpy as np  # isort: skip
 import tensorflow as tf  # isort: skip
 
+from components.mil.checkpoint import State, training_key
+from components.mil.determinism import seed_everything
+from components.mil.embedding_source import load_encoder
+from components.mil.encoders.registry import default_side
 from components.mil.model import BagModel, create_bag_model, save_bag_model
-from components.mil.stain import Reference, fit_reference
+from components.mil.stain import Reference
+from components.mil.stain_sample import sample_reference
 from components.records import storage
 from components.records.dataset import TiledDataset
+from components.records.embedded import FOLDER, EmbeddedDataset, EmbeddedSchema
 from components.records.errors import InputError, WorkError, name_first
-from components.records.provenance import code_version, derive_seed
+from components.records.provenance import code_version
 from components.records.schema import SCHEMA_VERSION
-from components.train_mil.checkpoint import State, training_key
 from components.train_mil.loop import BagTrainer
 from components.train_mil.parameters import TrainingParameters
 from components.train_mil.shared_loop import SharedBagTrainer
 from components.train_mil.workers import Workers, join_workers
 
 log = logging.getLogger(__name__)
-
-STAIN_TILES = 256
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,7 @@ def train_mil(
     parameters: TrainingParameters,
     work_dir: str = "",
     split_table: str = "",
+    embedded: str = "",
 ) -> TrainingSummary:
     """Trains on the train split of the tiled dataset at `root`, watching its validation split.
 
@@ -87,19 +87,21 @@ def train_mil(
         parameters: how to train.
         work_dir: the state after each epoch is kept here; a training killed before goes on from it.
         split_table: a split manifest that counts instead of the dataset's, such as a fold's; empty for none.
+        embedded: the dataset's embeddings, read instead of its tiles with `parameters.embeddings`.
 
     Raises:
-        InputError: parameters, or a split that can't be trained on.
+        InputError: parameters, or a split that can't be trained on; embeddings of other records or another encoder.
         WorkError: records are damaged.
     """
     started = time.monotonic()
     parameters.check()
     workers = join_workers()
     dataset = TiledDataset(root, split_table)
-    train, validation = index_bags(dataset, "train"), index_bags(dataset, "val")
+    source = open_embedded(embedded, dataset, parameters) if parameters.embeddings else None
+    train, validation = (index_bags(dataset, split, source.spans if source else None) for split in ("train", "val"))
     _check_bags(dataset, train, validation)
     prepare_determinism(parameters)
-    reference = fit_stain(dataset, parameters, train)
+    reference = None if source else fit_stain(dataset, parameters, train)
     log.info(
         "training %s on %d patients, %d tiles; %d patients to validate",
         parameters.head,
@@ -110,8 +112,8 @@ def train_mil(
     if workers.strategy:
         log.info("worker %d of %d, %d devices in all", workers.index + 1, workers.count, workers.replicas)
     with workers.scope():
-        model = build_model(dataset, parameters, reference)
-        trainer = make_trainer(model, parameters, train, validation, workers)
+        model = build_model(dataset, parameters, reference, source)
+        trainer = make_trainer(model, parameters, train, validation, workers, source.schema if source else None)
         state = trainer.fit(work_dir, training_key(parameters, dataset))
         check_history(state)
         if workers.is_chief:
@@ -136,10 +138,25 @@ def train_mil(
 
 
 def prepare_determinism(parameters: TrainingParameters) -> None:
-    """Seeds Keras and asks TensorFlow for the same result from the same input."""
-    keras.utils.set_random_seed(derive_seed(parameters.seed, "weights") % 2**32)
-    tf.config.experimental.enable_op_determinism()
-    keras.mixed_precision.set_global_policy("mixed_float16" if parameters.mixed_precision else "float32")
+    """Seeds Keras, asks TensorFlow for the same result from the same input, and sets the precision."""
+    seed_everything(parameters.seed, mixed_precision=parameters.mixed_precision)
+
+
+def open_embedded(root: str, dataset: TiledDataset, parameters: TrainingParameters) -> EmbeddedDataset:
+    """The dataset's embeddings.
+
+    Raises:
+        InputError: there are none, or they are of other records, or of another encoder than the parameters'.
+    """
+    source = EmbeddedDataset(root or storage.join(dataset.root, FOLDER))
+    source.check_source(dataset)
+    made, mend = source.schema.encoder, "run `bagline embed` with these parameters"
+    wanted: dict[str, Any] = {"name": parameters.encoder, "stain_normalisation": parameters.stain_normalisation}
+    wanted |= {"input_px": parameters.input_px} if parameters.input_px else {}
+    for name, value in wanted.items():
+        if made[name] != value:
+            raise InputError(f"are of {name} {made[name]!r}, not {value!r}", where=source.root, mend=mend)
+    return source
 
 
 def fit_stain(dataset: TiledDataset, parameters: TrainingParameters, train: Sequence[Bag]) -> Reference | None:
@@ -148,22 +165,21 @@ def fit_stain(dataset: TiledDataset, parameters: TrainingParameters, train: Sequ
     Raises:
         InputError: no tile of the sample holds enough stain.
     """
-    if parameters.stain_normalisation == "none":
-        return None
-    each = max(1, STAIN_TILES // len(train))
-    spans = [span for bag in train for span in sample_spans(bag, each, derive_seed(parameters.seed, "stain"), 0)]
-    # of very many patients, some
-    chosen = [spans[at * len(spans) // min(len(spans), STAIN_TILES)] for at in range(min(len(spans), STAIN_TILES))]
-    side = min(parameters.input_px, dataset.schema.tile_px)
-    source = TileSource([], tile_px=dataset.schema.tile_px, side=side)
-    tiles = np.concatenate(list(source.stream(lambda: iter(chosen), 64)))
-    return fit_reference(parameters.stain_normalisation, tiles)
+    side = min(parameters.input_px or default_side(parameters.encoder), dataset.schema.tile_px)
+    return sample_reference(dataset, parameters.stain_normalisation, train, seed=parameters.seed, side=side)
 
 
 def build_model(
-    dataset: TiledDataset, parameters: TrainingParameters, stain_reference: Reference | None = None
+    dataset: TiledDataset,
+    parameters: TrainingParameters,
+    stain_reference: Reference | None = None,
+    embedded: EmbeddedDataset | None = None,
 ) -> BagModel:
-    """A fresh model for this dataset's tiles and labels, with its metadata."""
+    """A fresh model for this dataset's tiles and labels, with its metadata; of tiles even where trained on embeddings.
+
+    Raises:
+        InputError: an encoder that can't be had, or isn't the one that the embeddings say.
+    """
     schema = dataset.schema
     options: dict[str, Any] = parameters.to_json()
     metadata = {
@@ -178,7 +194,12 @@ def build_model(
     if stain_reference:
         metadata["stain_reference"] = stain_reference
         options["stain_reference"] = stain_reference
-    return create_bag_model(tile_px=schema.tile_px, label_names=list(schema.labels), metadata=metadata, **options)
+    frozen = load_encoder(embedded) if embedded else None
+    if embedded:
+        metadata["embeddings"] = dict(embedded.schema.encoder)
+    return create_bag_model(
+        tile_px=schema.tile_px, label_names=list(schema.labels), metadata=metadata, frozen=frozen, **options
+    )
 
 
 def _check_bags(dataset: TiledDataset, train: Sequence[Bag], validation: Sequence[Bag]) -> None:
@@ -213,12 +234,17 @@ def _check_bags(dataset: TiledDataset, train: Sequence[Bag], validation: Sequenc
 
 
 def make_trainer(
-    model: BagModel, parameters: TrainingParameters, train: Sequence[Bag], validation: Sequence[Bag], workers: Workers
+    model: BagModel,
+    parameters: TrainingParameters,
+    train: Sequence[Bag],
+    validation: Sequence[Bag],
+    workers: Workers,
+    embedded: EmbeddedSchema | None = None,
 ) -> BagTrainer:
     """The trainer for one device, or for several; to be called inside `workers.scope()`."""
     if workers.strategy is None:
-        return BagTrainer(model, parameters, train, validation)
-    return SharedBagTrainer(model, parameters, train, validation, workers)
+        return BagTrainer(model, parameters, train, validation, embedded)
+    return SharedBagTrainer(model, parameters, train, validation, workers, embedded)
 
 
 def check_history(state: State) -> None:

@@ -41,6 +41,7 @@ def execute(arguments: argparse.Namespace) -> int:
             out,
             training_dir=_where(out, "training"),
             validation=_where(out, "validation.json"),
+            embedded=_where(out, "embeddings"),
             parameters=EvaluationParameters(**values),
         )
     summary = summarise(RunResult(out, seconds={"evaluate": 0.0}))

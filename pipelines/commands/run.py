@@ -1,4 +1,4 @@
-"""`bagline run`: the whole-slide pipeline on this machine."""
+"""`bagline run`: the whole-slide pipeline, or the tile classifier's, on this machine."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ import sys
 
 from pipelines.commands.options import add_images, add_parameters
 
+PIPELINES = ("whole-slide", "tile-classifier")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     add_images(parser)
     add_parameters(parser)
+    parser.add_argument(
+        "--pipeline",
+        choices=PIPELINES,
+        default="whole-slide",
+        help="which pipeline (default %(default)s); tile-classifier needs lesion masks",
+    )
     parser.add_argument("--from-step", default="", metavar="STEP", help="start here, on what OUT holds")
     parser.add_argument("--to-step", default="", metavar="STEP", help="stop after this step")
     parser.add_argument(
@@ -46,6 +54,7 @@ def execute(arguments: argparse.Namespace) -> int:
         images=arguments.images,
         beam_options=tuple(arguments.beam_options),
         debug=arguments.debug,
+        pipeline=arguments.pipeline,
     )
     console = ProgressHandler()
     result = run_locally(options, lambda step, line, moving: console.write(f"{step:<9} {line}", moving=moving))

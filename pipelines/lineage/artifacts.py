@@ -11,13 +11,23 @@ from components.records.provenance import file_digest
 
 RECORDS = ("records", "schema.json", "split.csv", "parts.json", "ledger.jsonl", "failed_tiles.jsonl", "summary.json")
 THUMBNAILS = ("thumbnails", "thumbnails.json")
-EVALUATION = ("metrics.json", "predictions.csv", "held_out.csv", "calibration.json", "heatmaps", "report")
+EVALUATION = (
+    "metrics.json",
+    "predictions.csv",
+    "held_out.csv",
+    "tile_predictions.csv.gz",
+    "slides.csv",
+    "calibration.json",
+    "heatmaps",
+    "report",
+)
 
 # artifact name → the files and folders of OUT that it is made of
 MEMBERS: dict[str, tuple[str, ...]] = {
     "split": ("split.csv", "split.html"),
     "records": (*RECORDS, *THUMBNAILS),
     "validation": ("validation.json", "validation.html"),
+    "embeddings": ("embeddings",),
     "model": ("model",),
     "training": ("training",),
     "evaluation": EVALUATION,

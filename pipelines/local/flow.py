@@ -7,6 +7,7 @@ FLOW: dict[str, tuple[tuple[str, ...], str]] = {
     "split": ((), "split"),
     "tile": (("split",), "records"),
     "validate": (("records",), "validation"),
+    "embed": (("records", "validation"), "embeddings"),
     "train": (("records", "validation"), "model"),
     "evaluate": (("records", "validation", "model"), "evaluation"),
     "prepare": ((), "split"),

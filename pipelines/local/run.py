@@ -118,13 +118,28 @@ def _prepare(
     options: RunOptions, steps: tuple[Step, ...], manifest_hash: str, images_fingerprint: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     pipeline = load_pipeline(options.pipeline)
-    names = tuple(step.name for step in steps)
+    names = tuple(step.name for step in steps if step.name != "embed")
     shape = {"folds": options.folds, "repeats": options.repeats} if options.folds else {}
-    built = pipeline.build(
-        steps=names, earlier=_earlier(options.out, names), local_code_version=code_version(), **shape
-    )
     images = read_images(options.images, allow_tags=True) if options.images else None
-    spec = build_spec(built, images)
+
+    def build(names: tuple[str, ...], embeddings: bool) -> dict[str, Any]:
+        earlier = _earlier(options.out, names, embeddings)
+        return build_spec(
+            pipeline.build(steps=names, earlier=earlier, local_code_version=code_version(), **shape), images
+        )
+
+    spec = build(names, False) if names else build(("embed",), False)
+    values = _arguments(options, spec, manifest_hash, images_fingerprint)
+    if values.get("embeddings"):
+        spec = build(tuple(step.name for step in steps), True)
+    elif not names:
+        raise InputError("embed has nothing to do", where="--from-step embed", mend="pass --set embeddings=true")
+    return spec, values
+
+
+def _arguments(
+    options: RunOptions, spec: dict[str, Any], manifest_hash: str, images_fingerprint: str
+) -> dict[str, Any]:
     signature = signature_of(spec)
     fixed = {
         "manifest": options.manifest,
@@ -143,8 +158,7 @@ def _prepare(
     if options.beam_options:
         values["beam_options"] = list(options.beam_options)
     values = _with_paths({**values, **options.values})
-    values |= {name: value for name, value in fixed.items() if name in signature}
-    return spec, values
+    return values | {name: value for name, value in fixed.items() if name in signature}
 
 
 def _is_folder(model: str) -> bool:
@@ -158,18 +172,26 @@ def _with_paths(values: dict[str, Any]) -> dict[str, Any]:
     return {name: absolute(value) if name in paths and value else value for name, value in values.items()}
 
 
-def _earlier(out: str, names: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+def _earlier(out: str, names: tuple[str, ...], embeddings: bool) -> dict[str, tuple[str, str]]:
     """URI and digest of each artifact that the first step needs and no step of this run makes."""
     first = names[0]
     earlier: dict[str, tuple[str, str]] = {}
-    for name in FLOW[first][0]:
+    needed = FLOW[first][0]
+    if embeddings and first in ("train", "evaluate"):
+        needed = (*needed, "embeddings")
+    for name in needed:
         traced = trace_artifact(out, name)
         if traced is None:
             maker = next(step for step, (_, made) in FLOW.items() if made == name)
             raise InputError(
                 f"--from-step {first} needs what {maker} makes", where=out, mend="run the earlier steps first"
             )
-        place = {"split": "split.csv", "validation": "validation.json", "model": "model"}.get(name, "")
+        place = {
+            "split": "split.csv",
+            "validation": "validation.json",
+            "embeddings": "embeddings",
+            "model": "model",
+        }.get(name, "")
         earlier[name] = (os.path.join(out, place) if place else out, traced.digest)
         for beside in MADE_BESIDE.get(name, ()):
             found = trace_artifact(out, beside)

@@ -64,7 +64,10 @@ def render_predictions(summary: dict[str, Any]) -> str:
 def render_metrics(summary: dict[str, Any]) -> list[str]:
     """The metrics of each split, the gate and the report's place, a line each."""
     lines = []
-    if summary["metrics"]:
+    if any("tile_auc" in values for values in summary["metrics"].values()):
+        lines.append(f"  {'split':<7}{'slides':>9}{'tile AUC':>10}{'slide AUC':>11}{'FROC':>8}")
+        lines += [_tile_metrics_line(split, values) for split, values in summary["metrics"].items()]
+    elif summary["metrics"]:
         lines.append(f"  {'split':<7}{'patients':>9}{'AUC':>7}{'95% interval':>15}{'accuracy':>10}{'log loss':>10}")
         lines += [_metrics_line(split, values) for split, values in summary["metrics"].items()]
     gate = summary["gate"]
@@ -81,6 +84,13 @@ def _metrics_line(split: str, values: dict[str, Any]) -> str:
     return (
         f"  {split:<7}{values['n_patients']:>9}{_number(values.get('auc'), 3):>7}{interval:>15}"
         f"{_number(values.get('accuracy'), 3):>10}{_number(values.get('log_loss'), 3):>10}"
+    )
+
+
+def _tile_metrics_line(split: str, values: dict[str, Any]) -> str:
+    return (
+        f"  {split:<7}{values['n_slides']:>9}{_number(values['tile_auc'], 3):>10}"
+        f"{_number(values['slide_auc'], 3):>11}{_number(values['froc']['score'], 3):>8}"
     )
 
 

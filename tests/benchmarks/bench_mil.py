@@ -21,9 +21,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/bench"))
     parser.add_argument("--sets", nargs="+", default=["musk1", "elephant", "fox"])
     parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=list(HEADS))
-    parser.add_argument(
-        "--repeats", type=int, default=1, help="of the 5 × 10 folds; 5 for all, which takes hours on two cores"
-    )
+    parser.add_argument("--repeats", type=int, default=1, help="of the 5 × 10 folds; 5 for all")
     parser.add_argument("--mnist", action="store_true", help="MNIST-bags: AUC against number of training bags")
     parser.add_argument("--train-bags", type=int, nargs="+", default=[50, 100, 200, 400])
     parser.add_argument("--bag-sizes", type=int, nargs="+", default=[10, 50])

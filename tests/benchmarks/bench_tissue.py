@@ -28,6 +28,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from components.readers.mask import survey_mask
 from components.readers.open_slide import open_slide
 from components.tile_images import grid
 from components.tile_images.parameters import TilingParameters
@@ -142,7 +143,8 @@ def measure_slide(image: Path, mask: Path, cohort: Cohort, parameters: TilingPar
     laid = grid.lay_grid(*size, scale, everything)
     pen = grid.measure_share(found.pen, downsample, laid, scale.side)
     share = grid.measure_share(found.tissue, downsample, laid, scale.side)
-    lesion = grid.mark_labels(tifffile.imread(mask) > 0, *size, laid, scale.side)
+    corners = laid["x"].astype(np.int64), laid["y"].astype(np.int64)
+    lesion = survey_mask(str(mask), size, *corners, scale.side, downsample).areas > 0
     level0 = tifffile.imread(image, key=0)
     height, width = (side // BOX for side in level0.shape[:2])
     boxes = level0[: height * BOX, : width * BOX].reshape(height, BOX, width, BOX, 3).mean((1, 3))

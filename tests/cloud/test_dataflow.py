@@ -441,8 +441,9 @@ def test_ctrl_c_cancels_the_job_and_says_so(cohort, slides, service, capsys):
         "--runner", "DataflowRunner", "--set", f"dataflow={json.dumps(options(service))}", "--set", "tile_px=128",
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    )
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     until(lambda: bool(service.jobs) and service.jobs[0].looks >= 1, 120)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)

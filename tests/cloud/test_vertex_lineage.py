@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import UTC, datetime
 
 import pytest
 from conftest import BUCKET, IMAGES, MANIFEST
@@ -51,6 +52,7 @@ def done(vertex, store, config, monkeypatch):
         for name, content in contents.get(output, {"": b"a file"}).items():
             store.put(BUCKET, uri.removeprefix(f"gs://{BUCKET}/") + name, content)
 
+    store.clock = datetime(2026, 1, 1, tzinfo=UTC).timestamp  # what tasks write is older than their end
     vertex.on_done = put
     monkeypatch.setenv("BAGLINE_IMAGE", IMAGES["training"])
     facts = artifact_metadata(manifest_hash=hashlib.sha256(MANIFEST).hexdigest(), split="train", patients=6, tiles=9)

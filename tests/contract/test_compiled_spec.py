@@ -25,6 +25,10 @@ PREDICT_FACES = {
     "prepare": ("components.prepare_prediction.component", "prepare_prediction"),
     "predict": ("components.predict_bags.component", "predict_bags"),
 }
+TILE_FACES = {
+    "train": ("components.train_tiles.component", "train_tiles"),
+    "evaluate": ("components.evaluate_tiles.component", "evaluate_tiles"),
+}
 PLACED_BY_VERTEX = ("project", "location")
 
 
@@ -96,6 +100,7 @@ def test_the_graph_is_a_line_without_control_flow(spec):
     [
         *(("whole-slide", *face) for face in FACES.values()),
         *(("batch-predict", *face) for face in PREDICT_FACES.values()),
+        *(("tile-classifier", *face) for face in TILE_FACES.values()),
     ],
 )
 def test_every_parameter_of_a_component_is_one_of_the_pipeline_with_the_same_default(pipeline, module, name):
@@ -228,6 +233,41 @@ def test_a_component_offers_what_its_function_takes(step, module, kind):
             continue
         assert field.name in face
         assert face[field.name].default == field.default
+
+
+@pytest.mark.parametrize(
+    ("step", "module", "kind"),
+    [
+        ("train", "components.train_tiles.parameters", "TileTrainingParameters"),
+        ("evaluate", "components.evaluate_tiles.evaluation", "TileEvaluationParameters"),
+    ],
+)
+def test_the_tile_classifier_offers_what_its_functions_take(step, module, kind):
+    from dataclasses import fields
+
+    face_module, name = TILE_FACES[step]
+    face = inspect.signature(getattr(__import__(face_module, fromlist=[name]), name).python_func).parameters
+    for field in fields(getattr(__import__(module, fromlist=[kind]), kind)):
+        assert face[field.name].default == field.default
+
+
+def test_the_tile_classifier_tiles_as_the_whole_slide_pipeline_does_and_trains_on_one_machine(spec):
+    built = build_spec(load_pipeline("tile-classifier").build())
+    tasks = built["root"]["dag"]["tasks"]
+    assert set(tasks) == {
+        "split-metadata", "tile-images", "await-tiling", "validate-records", "train-tiles", "evaluate-tiles"
+    }  # fmt: skip
+    for step in ("split", "tile", "validate"):
+        module, name = FACES[step]
+        for parameter in inspect.signature(getattr(__import__(module, fromlist=[name]), name).python_func).parameters:
+            if parameter in signature_of(spec):
+                assert signature_of(built)[parameter] == signature_of(spec)[parameter]
+    local = build_spec(load_pipeline("tile-classifier").build(local_code_version="1"))["root"]["dag"]["tasks"]
+    assert set(local) == {step.task for step in local_steps("tile-classifier")}
+    late = load_pipeline("tile-classifier").build(steps=("train",), earlier={"records": ("/out", "sha256:0")})
+    assert "train-tiles" in build_spec(late)["root"]["dag"]["tasks"]
+    with pytest.raises(InputError, match="3 workers can't train a tile classifier"):
+        load_pipeline("tile-classifier").build(resources=read_resources(CUSTOM, "c.yaml"))
 
 
 def test_every_artifact_has_its_type(spec):

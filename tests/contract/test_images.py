@@ -113,7 +113,8 @@ def test_a_components_image_holds_what_it_imports(component):
     assert {owner: str(path) for owner, path in needed.items() if owner not in locked} == {}
 
 
-IMAGES = ("pipeline", "tiling", "training")
+NAMED_BY_PIPELINES = ("pipeline", "tiling", "training")
+IMAGES = (*NAMED_BY_PIPELINES, "viewer")
 
 
 def _instructions(image: str) -> list[str]:
@@ -127,7 +128,7 @@ def _pin(lock: str, name: str) -> str:
     return str(version)
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", NAMED_BY_PIPELINES)
 def test_an_image_has_the_python_that_the_placeholders_name(image):
     assert _instructions(image)[0] == "ARG BASE_IMAGE=python:3.11-slim"
     placeholders = {
@@ -176,13 +177,13 @@ def test_the_images_stages_read_the_same():
         own = re.compile(rf"^ARG LOCK=|^COPY containers/{image}/")
         return [line for line in stages if not own.match(line)]
 
-    assert shared("pipeline") == shared("tiling") == shared("training")
+    assert shared("pipeline") == shared("tiling") == shared("training") == shared("viewer")
 
 
 def test_every_image_that_pipelines_name_is_built():
     from pipelines.compile import IMAGES as NAMED
 
-    assert NAMED == IMAGES
+    assert NAMED == NAMED_BY_PIPELINES
     makefile = (ROOT / "Makefile").read_text()
     assert f"IMAGES := {' '.join(IMAGES)}\n" in makefile
 
@@ -196,3 +197,14 @@ def test_what_the_launchers_import_is_in_the_pipeline_image():
         for owner, path in _needed(set(_files(folder))).items()
     }
     assert {owner: path for owner, path in needed.items() if owner not in locked} == {}
+
+
+def test_the_viewers_image_holds_what_the_viewer_imports_and_no_tensorflow():
+    lock = (ROOT / "containers/viewer/requirements.lock").read_text()
+    locked = {canonicalize_name(name) for name in re.findall(r"^([A-Za-z0-9_.-]+)(?:\[[^]]*\])?==", lock, re.MULTILINE)}
+    reached = {path for file in _files("components/viewer") for path in _reached(file)}
+    needed = _needed(reached | _reached(ROOT / "pipelines/commands/view.py"))
+    assert {"fastapi", "uvicorn", "prometheus-client", "openslide-python", "simplejpeg"} <= set(needed)
+    assert {owner: str(path) for owner, path in needed.items() if owner not in locked} == {}
+    assert not {"tensorflow", "tensorflow-cpu", "kfp", "apache-beam"} & locked
+    assert _instructions("viewer")[-1] == 'CMD ["bagline", "view", "/data", "--host", "0.0.0.0"]'

@@ -20,7 +20,7 @@ DEV = [Requirement(text) for text in PYPROJECT["dependency-groups"]["dev"]]
 LOCKS = [
     "requirements.lock",
     "requirements-dev.lock",
-    *(f"containers/{image}/requirements.lock" for image in IMAGES),
+    *(f"containers/{image}/requirements.lock" for image in (*IMAGES, "viewer")),
     "containers/training/requirements-gpu.lock",
 ]
 # In images alone: TensorFlow without CUDA and CUDA's libraries, and the pip that Beam's boot asks for Beam.
@@ -90,7 +90,7 @@ def test_images_are_lean_and_carry_the_kfp_executor(image, without):
 
 def test_dependency_files_of_the_images_name_only_the_projects_dependencies():
     known = {canonicalize_name(requirement.name) for requirement in RUNTIME}
-    for image in IMAGES:
+    for image in (*IMAGES, "viewer"):
         lines = (ROOT / f"containers/{image}/requirements.in").read_text().splitlines()
         named = {canonicalize_name(Requirement(line).name) for line in lines if not line.startswith("#")}
         # What Beam's `gcp` extra would bring is named by itself, to leave the rest of it out.

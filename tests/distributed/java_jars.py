@@ -1,27 +1,27 @@
 """Flink, Spark and Beam's job servers, by their jars from Maven Central.
 
-The ready-made job-server jars of Beam are large and not on every mirror; the same classes with all they need are
-resolved by Maven instead, pinned, and started through a jar that holds a class path and nothing else. The Java side of
-Beam's job API is older than the Python side then, which speaks with it as well.
+The ready-made job-server jars of Beam are large and not on every mirror. `flink.lock` and `spark.lock` name jars with
+the same classes and all they need, as Maven resolves them, with their digests; they are downloaded without Maven, and
+started through a jar that holds a class path and nothing else. The Java side of Beam's job API is older than the Python
+side then, which speaks with it as well.
+
+The locks were made from beam-runners-flink-1.19 with slf4j-simple 1.7.30, and from beam-runners-spark-3 with spark-core
+and spark-streaming 2.12:3.5.0; Beam 2.62.0 is the newest of which Central's mirrors have all parts.
 """
 
+import hashlib
 import os
 import shutil
-import subprocess
+import threading
+import urllib.error
+import urllib.request
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-BEAM = "2.62.0"
-COORDINATES = {
-    "flink": [("org.apache.beam", "beam-runners-flink-1.19", BEAM), ("org.slf4j", "slf4j-simple", "1.7.30")],
-    "spark": [
-        ("org.apache.beam", "beam-runners-spark-3", BEAM),
-        ("org.apache.spark", "spark-core_2.12", "3.5.0"),
-        ("org.apache.spark", "spark-streaming_2.12", "3.5.0"),
-    ],
-}
+CENTRAL = "https://repo.maven.apache.org/maven2"
 MAINS = {
     "flink-job-server": ("flink", "org.apache.beam.runners.flink.FlinkJobServerDriver"),
     "flink-job-manager": ("flink", "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"),
@@ -37,46 +37,62 @@ _OTHER_OPENS = [
     "sun.security.action",
     "sun.util.calendar",
 ]
-_TIMEOUT = 900
+_ATTEMPTS = 3
+_LANES = 8
 
 
 def cache() -> Path:
     return Path(os.environ.get("BAGLINE_JARS") or Path.home() / ".cache" / "bagline" / "jars")
 
 
-def fetch(kind: str) -> Path:
-    """The folder with the jars of `flink` or `spark`; skips the test with a reason where they can't be had."""
-    for program in ("java", "mvn"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    home = cache() / f"{kind}-{'-'.join(version for _, _, version in COORDINATES[kind])}"
-    if (home / "complete").exists():
-        return home / "lib"
-    home.mkdir(parents=True, exist_ok=True)
-    dependencies = "".join(
-        f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>"
-        for group, artifact, version in COORDINATES[kind]
-    )
-    (home / "pom.xml").write_text(
-        "<project><modelVersion>4.0.0</modelVersion><groupId>bagline</groupId><artifactId>jars</artifactId>"
-        f"<version>1</version><dependencies>{dependencies}</dependencies></project>"
-    )
-    command = ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=lib", "-DincludeScope=runtime"]
+def read_lock(kind: str) -> dict[str, str]:
+    """Path in the repository → SHA-256, of the jars of `flink` or `spark`."""
+    lines = (Path(__file__).parent / f"{kind}.lock").read_text().splitlines()
+    return dict(line.split(" sha256:") for line in lines)
+
+
+def fetch(kind: str) -> list[Path]:
+    """The jars of `flink` or `spark`; skips the test with a reason where they can't be had."""
+    if shutil.which("java") is None:
+        pytest.skip("java is not installed")
+    wanted = {cache() / name: (name, digest) for name, digest in read_lock(kind).items()}
+    lacking = [(path, *entry) for path, entry in wanted.items() if not path.exists()]
     try:
-        done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"the jars of {kind} did not come from Maven Central in {_TIMEOUT} s")
-    if done.returncode:
-        first = next((line for line in done.stdout.splitlines() if "ERROR" in line), done.stderr[-300:])
-        pytest.skip(f"the jars of {kind} can't be had from Maven Central: {first[:300]}")
-    (home / "complete").touch()
-    return home / "lib"
+        with ThreadPoolExecutor(_LANES) as pool:
+            for _ in pool.map(lambda entry: _download(*entry), lacking):
+                pass
+    except OSError as error:
+        pytest.skip(f"the jars of {kind} can't be had from Maven Central: {error}")
+    return list(wanted)
+
+
+def _download(path: Path, name: str, digest: str) -> None:
+    """A jar is at its place when it is whole and the lock's."""
+    url = f"{os.environ.get('BAGLINE_MAVEN') or CENTRAL}/{name}"
+    for attempt in range(_ATTEMPTS):
+        try:
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                content = answer.read()
+        except urllib.error.HTTPError as error:
+            raise OSError(f"{url}: {error}") from error
+        except OSError as error:
+            if attempt == _ATTEMPTS - 1:
+                raise OSError(f"{url}: {error}") from error
+            threading.Event().wait(2**attempt)
+            continue
+        break
+    found = hashlib.sha256(content).hexdigest()
+    assert found == digest, f"{url} is not the jar of the lock: sha256 {found}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def runnable(name: str, folder: Path) -> str:
     """A jar that `java -jar` runs one of `MAINS` with."""
     kind, main = MAINS[name]
-    jars = sorted(fetch(kind).resolve().glob("*.jar"))
+    jars = [path.resolve() for path in fetch(kind)]
     opens = " ".join([*(f"java.base/java.{each}" for each in _OPENS), *(f"java.base/{each}" for each in _OTHER_OPENS)])
     lines = [
         "Manifest-Version: 1.0",

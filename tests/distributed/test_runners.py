@@ -193,10 +193,12 @@ def test_spark_with_a_lane_killed_in_the_middle(cohort, tmp_path):
     assert survivors(mark) == {}
 
 
-def test_a_jar_that_can_not_be_had_is_one_line(cohort, tmp_path):
-    options = [f"--flink_job_server_jar={tmp_path / 'none.jar'}"]
+@pytest.mark.parametrize("jar", ["none.jar", "http://127.0.0.1:1/none.jar"])
+def test_a_jar_that_can_not_be_had_is_one_line(cohort, tmp_path, jar):
+    options = [f"--flink_job_server_jar={jar}", f"--jar_cache_dir={tmp_path / 'jars'}"]
     process = tile(cohort, tmp_path / "out", "FlinkRunner", options, "none")
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "Traceback" not in said
     assert "FlinkRunner" in said.splitlines()[-1]
+    assert "--flink_job_server_jar=FILE-OR-URL" in said.splitlines()[-1]

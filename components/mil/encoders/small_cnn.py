@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from components.mil.encoders.preprocessing import ShrinkTiles
 from components.mil.stain import add_normalisation
 
+SIDE = 64
 WIDTHS = (16, 32, 64, 128)
 
 
-def build_small_cnn(tile_px: int, input_px: int = 64, embedding_dim: int = 128, **options: Any) -> keras.Model:
+def build_small_cnn(tile_px: int, input_px: int = 0, embedding_dim: int = 128, **options: Any) -> keras.Model:
     """Strided convolutions, then mean and maximum over the map, then one dense layer.
 
     No batch normalisation: tiles of one bag are alike, and statistics over a batch of bags differ from those at
@@ -23,7 +24,7 @@ def build_small_cnn(tile_px: int, input_px: int = 64, embedding_dim: int = 128, 
 
     Args:
         tile_px: side of the tiles it is meant for, px.
-        input_px: side they are shrunk to first, px.
+        input_px: side they are shrunk to first, px; 0 for 64.
         embedding_dim: length of the embedding.
         options: `stain_normalisation` and `stain_reference`, as `add_normalisation` takes them.
 
@@ -31,7 +32,7 @@ def build_small_cnn(tile_px: int, input_px: int = 64, embedding_dim: int = 128, 
         Keras model, uint8 [n, h, w, 3] to float32 [n, embedding_dim].
     """
     tiles = keras.Input((None, None, 3), dtype="uint8", name="tiles")
-    x = ShrinkTiles(min(input_px, tile_px), name="shrink")(tiles)
+    x = ShrinkTiles(min(input_px or SIDE, tile_px), name="shrink")(tiles)
     x = add_normalisation(x, options.get("stain_normalisation", "none"), options.get("stain_reference"))
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(x)
     for number, width in enumerate(WIDTHS, start=1):

@@ -103,7 +103,7 @@ class ClamHead(BagHead):
         scores = self.score(instances, training)
         attention = softmax_of_branches(scores, mask)
         pooled = ops.einsum("bnk,bnd->bkd", attention, ops.cast(instances, "float32"))
-        logits = ops.sum(pooled * self.kernel, axis=-1) + self.bias
+        logits = ops.sum(pooled * ops.cast(self.kernel, "float32"), axis=-1) + ops.cast(self.bias, "float32")
         shown = attention[..., 0] if self.branches == 1 else take_predicted(attention, logits)
         found = self.instance_classifier(instances)
         return {

@@ -103,7 +103,9 @@ class NystromAttention(keras.layers.Layer):
         pooled = ops.matmul(inverse, ops.einsum("bgmt,btgw->bgmw", from_landmarks, value))
         made = ops.einsum("bgtm,bgmw->btgw", to_landmarks, pooled)
         near = self.near[:, :, group.start : group.stop]
-        made += ops.swapaxes(ops.depthwise_conv(ops.swapaxes(value, 2, 3), near, padding="same"), 2, 3)
+        made += ops.swapaxes(
+            ops.depthwise_conv(ops.swapaxes(value, 2, 3), ops.cast(near, "float32"), padding="same"), 2, 3
+        )
         first = ops.matmul(ops.matmul(to_landmarks[:, :, :1], inverse), from_landmarks)
         return ops.reshape(made, (*ops.shape(made)[:2], len(group) * size)), ops.sum(first[:, :, 0], axis=1)
 

@@ -318,7 +318,8 @@ def test_the_saved_model_is_asked_for_every_patient(
     def use_model(*labels: str) -> None:
         inference = types.ModuleType("components.mil.inference")
         inference.load_bag_model = lambda folder: types.SimpleNamespace(label_names=list(labels), folder=folder)
-        inference.predict_bags = lambda model, dataset: kit.predictor()(model.folder, dataset)
+        inference.fitting_embeddings = lambda model, dataset, embedded: None
+        inference.predict_bags = lambda model, dataset, embedded: kit.predictor()(model.folder, dataset)
         monkeypatch.setitem(sys.modules, "components.mil", types.ModuleType("components.mil"))
         monkeypatch.setitem(sys.modules, "components.mil.inference", inference)
 

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from components.mil.encoders.frozen import split_projection
 from components.mil.encoders.registry import create_encoder
 from components.mil.inference import load_bag_model, predict_bags
 from components.mil.model import create_bag_model, save_bag_model
@@ -168,14 +169,16 @@ class TestSavedEncoder:
             label_names=["a", "b"],
             encoder_path=str(tmp_path / name),
         )
-        assert model.encoder.output_shape[-1] == 6
-        assert not model.encoder.trainable_variables
+        frozen, projection = split_projection(model.encoder)
+        assert (frozen.output_shape[-1], projection.output_shape[-1]) == (6, 128)
+        assert not frozen.trainable_variables
+        assert len(projection.trainable_variables) == 2
         save_bag_model(model, str(tmp_path / "model"))
         again = load_bag_model(str(tmp_path / "model"))
         np.testing.assert_allclose(model(bag())["attention"], again(bag())["attention"], rtol=1e-5)
         small = bag()["tiles"][0].reshape(5, 16, 2, 16, 2, 3).mean((2, 4)).round()
         expected = picture_model(small).numpy().mean((1, 2))
-        np.testing.assert_allclose(model.encoder(bag()["tiles"][0]), expected, rtol=1e-2, atol=1.0)
+        np.testing.assert_allclose(frozen(bag()["tiles"][0]), expected, rtol=1e-2, atol=1.0)
 
     def test_thawed(self, picture_model, tmp_path):
         path = str(tmp_path / "encoder.keras")

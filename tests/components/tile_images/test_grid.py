@@ -100,12 +100,9 @@ def test_tissue_share_equals_the_mean_of_the_mask(seed, downsample, side):
             assert share == pytest.approx(mask[y : y + k, x : x + k].mean())
 
 
-def test_a_label_marks_the_tiles_that_a_mask_px_touches_and_no_neighbour():
-    mask = np.zeros((8, 8), bool)
-    mask[2, 2] = True  # level-0 px 64..96 of a slide of 256
-    tiles = grid.lay_grid(256, 256, scale_of(32, 1.0), TilingParameters(tile_px=32))
-    labels = grid.mark_labels(mask, 256, 256, tiles, 32)
-    assert [(int(t["x"]), int(t["y"])) for t in tiles[labels == 1]] == [(64, 64)]
-    tiles = grid.lay_grid(256, 256, scale_of(48, 1.0), TilingParameters(tile_px=48))
-    labels = grid.mark_labels(mask, 256, 256, tiles, 48)
-    assert [(int(t["x"]), int(t["y"])) for t in tiles[labels == 1]] == [(48, 48)]
+@pytest.mark.parametrize(
+    ("least", "labels"), [(0, [0, 1, 1, 1, 1]), (1, [0, 0, 1, 1, 1]), (0.25, [0, 0, 0, 1, 1]), (1024, [0, 0, 0, 0, 1])]
+)
+def test_a_label_takes_as_much_of_a_tile_as_is_asked_for(least, labels):
+    areas = np.array([0.0, 0.01, 1.0, 256.0, 1024.0])
+    assert grid.mark_labels(areas, 32, least).tolist() == labels

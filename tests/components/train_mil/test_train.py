@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.mil.augmentation import augment_tiles
 from components.mil.inference import load_bag_model, predict_bags
 from components.records.dataset import TiledDataset
 from components.records.errors import InputError
-from components.train_mil.augmentation import augment_tiles
 from components.train_mil.measures import balanced_weights, mean_auc, rank_auc
 from components.train_mil.parameters import TrainingParameters
 from components.train_mil.train import train_mil
@@ -176,7 +176,7 @@ def rewrite_split(root, splits):
 def test_parameters_out_of_range_are_listed_at_once():
     with pytest.raises(InputError) as caught:
         TrainingParameters(epochs=0, learning_rate=-1, dropout=1.0, input_px=4, encoder_path="x").check()
-    for part in ("epochs 0 is below 1", "learning_rate -1", "dropout 1.0", "input_px 4", "encoder is 'small_cnn'"):
+    for part in ("epochs 0 is below 1", "learning_rate -1", "dropout 1.0", "input_px 4", "the encoder 'small_cnn'"):
         assert part in str(caught.value)
     with pytest.raises(InputError, match="unknown head 'gated'; did you mean 'gated_attention'"):
         TrainingParameters(head="gated").check()

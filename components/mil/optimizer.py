@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from components.train_mil.parameters import TrainingParameters
+from typing import Protocol
+
+from components.mil import quiet as quiet
 
 import keras  # isort: skip
 
 CLIPNORM = 1.0
 
 
-def create_optimizer(
-    parameters: TrainingParameters, steps: int, clip: float | None = CLIPNORM
-) -> keras.optimizers.Optimizer:
+class Pace(Protocol):
+    """How fast a training goes."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The highest of the schedule."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """Of every weight but biases and scales."""
+        ...
+
+
+def create_optimizer(parameters: Pace, steps: int, clip: float | None = CLIPNORM) -> keras.optimizers.Optimizer:
     """AdamW: a twentieth of the steps up to the learning rate, then a cosine down to a tenth of it.
 
     Args:

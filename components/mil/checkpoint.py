@@ -7,7 +7,7 @@ import json
 import logging
 import zipfile
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,18 @@ from numpy.typing import NDArray
 from components.records import storage
 from components.records.dataset import TiledDataset
 from components.records.provenance import code_version
-from components.train_mil.parameters import TrainingParameters
 
 log = logging.getLogger(__name__)
 
 Weights = list[NDArray[Any]]
+
+
+class Parameters(Protocol):
+    """What a training was told."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Every parameter by name."""
+        ...
 
 
 @dataclass
@@ -40,7 +47,7 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def training_key(parameters: TrainingParameters, dataset: TiledDataset) -> str:
+def training_key(parameters: Parameters, dataset: TiledDataset) -> str:
     """What a checkpoint must share with a training to be gone on with: parameters, manifest, records and code."""
     facts = {
         "parameters": parameters.to_json(),

@@ -1,0 +1,1 @@
+"""Trains a tile classifier on the lesion masks."""
