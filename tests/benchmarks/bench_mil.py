@@ -1,7 +1,7 @@
 """The MIL literature on this project's heads: classic sets, MNIST-bags, speed and memory.
 
 `make bench-mil`, or
-`python tests/benchmarks/bench_mil.py [--data DIR] [--sets musk1 …] [--heads attention …] [--repeats 5]
+`python tests/benchmarks/bench_mil.py [--data DIR] [--sets musk1 …] [--heads attention …] [--repeats 1]
   [--mnist] [--speed] [--memory]`
 
 Without `--mnist`, `--speed` or `--memory` it runs the classic sets. A set is `DIR/<set>_folds.npz`: X [instances, d],
@@ -21,10 +21,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/bench"))
     parser.add_argument("--sets", nargs="+", default=["musk1", "elephant", "fox"])
     parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=list(HEADS))
-    parser.add_argument("--repeats", type=int, default=5, help="of the 5 × 10 folds")
+    parser.add_argument("--repeats", type=int, default=1, help="of the 5 × 10 folds; 5 for all")
     parser.add_argument("--mnist", action="store_true", help="MNIST-bags: AUC against number of training bags")
-    parser.add_argument("--train-bags", type=int, nargs="+", default=[50, 100, 150, 200, 300])
-    parser.add_argument("--bag-sizes", type=int, nargs="+", default=[10, 50, 100])
+    parser.add_argument("--train-bags", type=int, nargs="+", default=[50, 100, 200, 400])
+    parser.add_argument("--bag-sizes", type=int, nargs="+", default=[10, 50])
     parser.add_argument("--speed", action="store_true", help="bags/s against a plain PyTorch loop")
     parser.add_argument(
         "--torch-python", default="", help="a Python that has torch; else one is made in the work folder"
@@ -36,7 +36,7 @@ def main() -> None:
     if chosen.one_head_memory:
         from mil_speed import measure_memory
 
-        print(measure_memory(chosen.one_head_memory))
+        print(measure_memory(*chosen.one_head_memory.split(":")))
         return
     if chosen.mnist:
         from mil_mnist import run_mnist

@@ -27,6 +27,9 @@ PARAMETERS = {
     "weight_decay": 1.0,
     "class_weights": "none",
 }
+# This head takes the values themselves, not a layer's, and more epochs.
+HEAD_OPTIONS = {"attention_statistics": {"dense_layers": 0, "squash": True, "random_features": 512}}
+HEAD_PARAMETERS = {"attention_statistics": {"epochs": 60, "weight_decay": 0.1}}
 
 # Ilse et al. 2018, table 1; Li et al. 2021 (DSMIL)
 PAPERS = {
@@ -52,11 +55,13 @@ def cross_validate(bags: EmbeddedBags, folds: np.ndarray, head: str) -> np.ndarr
     numbers = np.unique(folds)
     members = [Member(np.flatnonzero(folds != fold).tolist(), seed) for fold in numbers for seed in range(SEEDS)]
     values = bags.instances.shape[1]
+    options = OPTIONS | HEAD_OPTIONS.get(head, {})
+    parameters = TrainingParameters(**{"head": head, **PARAMETERS, **HEAD_PARAMETERS.get(head, {})})
 
     def build() -> BagModel:
-        return BagModel(build_dense(values, **OPTIONS), create_head(head, 2, **OPTIONS), ["0", "1"])
+        return BagModel(build_dense(values, **options), create_head(head, 2, **options), ["0", "1"])
 
-    trainer = MemberTrainer(build, TrainingParameters(head=head, **PARAMETERS), bags, members)
+    trainer = MemberTrainer(build, parameters, bags, members)
     trainer.fit()
     found = trainer.predict().reshape(len(numbers), SEEDS, len(bags.labels), 2).mean(axis=1)
     right = found.argmax(axis=-1) == bags.labels

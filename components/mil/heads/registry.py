@@ -7,6 +7,7 @@ from typing import Any
 
 from components.mil.heads.attention import Attention
 from components.mil.heads.attention_max import AttentionMax
+from components.mil.heads.attention_statistics import AttentionStatistics
 from components.mil.heads.clam_mb import ClamMB
 from components.mil.heads.clam_sb import ClamSB
 from components.mil.heads.dsmil import DSMIL
@@ -21,6 +22,7 @@ HEADS: dict[str, type[BagHead]] = {
     "gated_attention": GatedAttention,
     "attention": Attention,
     "attention_max": AttentionMax,
+    "attention_statistics": AttentionStatistics,
     "mean_pooling": MeanPooling,
     "max_pooling": MaxPooling,
     "clam_sb": ClamSB,

@@ -156,6 +156,6 @@ def test_an_unknown_head_is_refused_with_the_nearest():
     with pytest.raises(InputError, match="unknown head 'gated_atention'; did you mean 'gated_attention'"):
         create_head("gated_atention", 2)
     with pytest.raises(
-        InputError, match="choose one of attention, attention_max, clam_mb, clam_sb, dsmil, gated_attention"
+        InputError, match="choose one of attention, attention_max, attention_statistics, clam_mb, clam_sb, dsmil, gated"
     ):
         create_head("zzz", 2)
