@@ -64,6 +64,8 @@ def build(
         part_bytes: int = 268435456,
         region_tiles: int = 512,
         qc: bool = True,
+        min_lesion: float = 0.0,
+        lesion_classes: str = "",
         runner: str = "DirectRunner",
         workers: int = 1,
         beam_options: list = [],  # type: ignore[type-arg]  # noqa: B006 - KFP reads the default and never changes it
@@ -115,6 +117,8 @@ def build(
             part_bytes=part_bytes,
             region_tiles=region_tiles,
             qc=qc,
+            min_lesion=min_lesion,
+            lesion_classes=lesion_classes,
             runner=runner,
             workers=workers,
             beam_options=beam_options,

@@ -40,7 +40,7 @@ class AttentionStatistics(GatedAttention):
         super().__init__(classes, **options)
         self.random_features = random_features
         self.weight.kernel_initializer = keras.initializers.RandomNormal(stddev=1e-3)
-        self.scale = Standardise(name="scale")
+        self.scale = Standardise(dtype="float32", name="scale")
         self.kernel_classifier = keras.layers.Dense(classes, use_bias=False, dtype="float32", name="kernel_classifier")
         self.kernel_drop = keras.layers.Dropout(self.dropout, name="kernel_drop", seed=1)
 
@@ -52,9 +52,15 @@ class AttentionStatistics(GatedAttention):
         normal = keras.initializers.RandomNormal(stddev=(2 / pooled) ** 0.5)
         turn = keras.initializers.RandomUniform(0.0, 2 * np.pi)
         self.frequencies = self.add_weight(
-            shape=(pooled, self.random_features), initializer=normal, trainable=False, name="frequencies"
+            shape=(pooled, self.random_features),
+            initializer=normal,
+            trainable=False,
+            autocast=False,
+            name="frequencies",
         )
-        self.phases = self.add_weight(shape=(self.random_features,), initializer=turn, trainable=False, name="phases")
+        self.phases = self.add_weight(
+            shape=(self.random_features,), initializer=turn, trainable=False, autocast=False, name="phases"
+        )
         self.kernel_classifier.build((None, self.random_features))
 
     def get_config(self) -> dict[str, Any]:
@@ -79,7 +85,7 @@ class AttentionStatistics(GatedAttention):
         """Logits [b, classes] of z [b, 4 d]."""
         z = ops.clip(self.scale(pooled), -FARTHEST, FARTHEST)
         kernel = ops.sqrt(2.0) * ops.cos(ops.matmul(z, self.frequencies) + self.phases)
-        linear = self.classifier(self.drop(z, training=training))
+        linear = ops.cast(self.classifier(self.drop(z, training=training)), "float32")
         return linear + self.kernel_classifier(self.kernel_drop(kernel, training=training))
 
     def call(self, instances: Any, mask: Any, training: bool | None = None) -> dict[str, Any]:
